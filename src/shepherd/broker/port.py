@@ -1,0 +1,131 @@
+"""What Shepherd wants of a message broker: `rabbitmq.py` is the real one, `memory.py` the fake, one suite tests both.
+
+Everything here is synchronous and safe to call from any thread. A connection that breaks is rebuilt by the
+adapter: what was delivered and not acked comes again, and an ack for a delivery of the broken connection does nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from shepherd.errors import TransientError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSpec:
+    """A durable queue as the Task Publisher declares it."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    #: (exchange, routing key) under which messages reach it, beside its own name on the default exchange.
+    bindings: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeSpec:
+    """A durable exchange as the Task Publisher declares it."""
+
+    name: str
+    #: `topic`, `direct` or `fanout`.
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """Something to publish."""
+
+    #: A queue's name on the default exchange, a key on another one.
+    routing_key: str
+    body: bytes
+    exchange: str = ""
+    #: For a task, the attempt's token: a supervisor knows what it holds without reading bodies.
+    message_id: str = ""
+    #: The envelope's type.
+    type: str = ""
+    #: False for what may vanish when nobody listens (control messages) or the queue is full.
+    is_mandatory: bool = True
+    is_persistent: bool = True
+
+
+class Delivery(Protocol):
+    """A message that the broker handed out and waits to be told about."""
+
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def message_id(self) -> str: ...
+    @property
+    def queue(self) -> str: ...
+    @property
+    def is_redelivered(self) -> bool: ...
+    @property
+    def headers(self) -> Mapping[str, Any]: ...
+
+
+class Subscription(Protocol):
+    """A standing consumer of one queue. Re-established by itself after a broken connection, until it is closed."""
+
+    def take(self, *, at_most: int, wait_s: float) -> list[Delivery]:
+        """Return what has arrived, at least one and at most `at_most`, or nothing after `wait_s` seconds."""
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Tell the broker that these are done with, without waiting for it; stale ones are passed over."""
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Give these back to the queue, to be delivered again."""
+
+    def close(self) -> None:
+        """Stop consuming; what was not acked goes back to the queue."""
+
+
+class Intake(Protocol):
+    """One slot's way to its next task, among one or several queues. Never holds more than one delivery."""
+
+    def take(self, *, wait_s: float) -> Delivery | None:
+        """Return the next delivery, or None after `wait_s` seconds.
+
+        Only to be called when the last one was acked or released. Queues that don't exist yet are waited for.
+        Several queues are taken from in turn, so that a full one doesn't starve the others.
+        """
+
+    def ack(self, delivery: Delivery) -> None: ...
+    def release(self, delivery: Delivery) -> None: ...
+    def close(self) -> None:
+        """Stop taking. A delivery in hand may still be acked until the broker is closed."""
+
+
+class Broker(Protocol):
+    """A connection to a message broker that keeps itself alive."""
+
+    @property
+    def is_connected(self) -> bool: ...
+
+    def wait_connected(self, *, timeout_s: float) -> bool:
+        """Return True as soon as there is a connection, False after `timeout_s` seconds."""
+
+    def declare(self, *, exchanges: Sequence[ExchangeSpec] = (), queues: Sequence[QueueSpec] = ()) -> None:
+        """Create what doesn't exist; what exists with the same arguments is left as it is.
+
+        Raises:
+            ConfigurationError: Something exists with other arguments, or a permission is missing; the text names both.
+            BrokerUnavailableError: No answer in time. Some may have been declared; call again.
+        """
+
+    def publish(self, messages: Sequence[Message], *, timeout_s: float = 10.0) -> list[TransientError | None]:
+        """Publish all with one wait for all confirms; the answer has one entry a message, in their order.
+
+        None is confirmed. A `QueueMissingError` stands for a mandatory message that no queue took, a
+        `BrokerUnavailableError` for one that was refused or not confirmed in time, and which may or may not have
+        arrived. Never raises these.
+        """
+
+    def subscribe(self, queue: str, *, prefetch: int) -> Subscription:
+        """Consume a durable queue that exists or will; its absence is waited out."""
+
+    def listen(self, exchange: str, *, binding_keys: Sequence[str]) -> Subscription:
+        """Consume what is published to an exchange from now on, by way of an exclusive queue that vanishes with it."""
+
+    def intake(self, queues: Sequence[str]) -> Intake: ...
+
+    def close(self) -> None:
+        """Close the connection and wait for its thread; deliveries in hand go back. Safe to call again."""

@@ -1,0 +1,56 @@
+"""Every name and every argument on the broker. What is frozen here can't be changed without new queues."""
+
+from typing import Any, Final
+
+from shepherd.broker.port import ExchangeSpec, QueueSpec
+
+#: Dead letters of all queues arrive here, with the broker's reason in their `x-death` header.
+DEAD_EXCHANGE: Final = "shepherd.dead"
+DEAD_QUEUE: Final = "shepherd.dead"
+REPLIES: Final = "shepherd.replies"
+BEATS: Final = "shepherd.beats"
+LOGS: Final = "shepherd.logs"
+#: To every worker (`worker.#`), to one (`worker.<id>`), or to the Task Publisher (`publisher.#`).
+CONTROL_EXCHANGE: Final = "shepherd.control"
+ALL_WORKERS_KEY: Final = "worker.all"
+PUBLISHER_KEY: Final = "publisher.wake"
+
+#: Heartbeats and manifests are worth little when old: the oldest make room.
+_BEATS_LIMIT: Final = 10_000
+#: Bytes of log lines that wait while no Task Publisher runs.
+_LOGS_LIMIT: Final = 256 * 1024 * 1024
+
+EXCHANGES: Final = (
+    ExchangeSpec(name=DEAD_EXCHANGE, kind="fanout"),
+    ExchangeSpec(name=CONTROL_EXCHANGE, kind="topic"),
+)
+
+STANDING_QUEUES: Final = (
+    QueueSpec(name=DEAD_QUEUE, arguments={"x-queue-type": "quorum"}, bindings=((DEAD_EXCHANGE, ""),)),
+    QueueSpec(name=REPLIES, arguments={"x-queue-type": "quorum"}),
+    QueueSpec(
+        name=BEATS, arguments={"x-queue-type": "classic", "x-max-length": _BEATS_LIMIT, "x-overflow": "drop-head"}
+    ),
+    QueueSpec(
+        name=LOGS, arguments={"x-queue-type": "classic", "x-max-length-bytes": _LOGS_LIMIT, "x-overflow": "drop-head"}
+    ),
+)
+
+#: Frozen for version 1: a durable queue's arguments can't be changed. At-least-once dead-lettering needs
+#: `reject-publish`; without both, a message over the delivery limit vanishes silently.
+TASK_QUEUE_ARGUMENTS: Final[dict[str, Any]] = {
+    "x-queue-type": "quorum",
+    "x-delivery-limit": 20,
+    "x-dead-letter-exchange": DEAD_EXCHANGE,
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+}
+
+
+def task_queue(name: str) -> str:
+    """Return the name of the queue that all workers of a task share."""
+    return f"shepherd.task.{name}"
+
+
+def task_queue_spec(name: str) -> QueueSpec:
+    return QueueSpec(name=task_queue(name), arguments=TASK_QUEUE_ARGUMENTS)

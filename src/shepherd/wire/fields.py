@@ -1,0 +1,96 @@
+"""Reading a message's fields, with errors that name them."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from shepherd.errors import ProtocolError
+from shepherd.wire import strict_json
+
+#: The version that this code speaks; a message of another one is refused.
+VERSION: Final = 0
+
+
+def parse_document(body: bytes) -> dict[str, Any]:
+    """Return a message's fields.
+
+    Raises:
+        ProtocolError: The body isn't a JSON object of the version that this code speaks.
+    """
+    try:
+        document = strict_json.loads(body)
+    except strict_json.StrictJsonError as error:
+        raise ProtocolError(f"the message can't be read: {error}") from None
+    if not isinstance(document, dict):
+        raise ProtocolError("the message must be a JSON object")
+    if document.get("v") != VERSION or isinstance(document["v"], bool):
+        raise ProtocolError(f"v: is {document.get('v')!r}, but this side speaks version {VERSION}")
+    return document
+
+
+class Fields:
+    """One JSON object of a message, read field by field; unknown fields are left alone: a newer side may add some."""
+
+    def __init__(self, document: Any, *, path: str = "") -> None:
+        if not isinstance(document, Mapping):
+            raise ProtocolError(f"{path}: must be an object")
+        self._document = document
+        self._path = path
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self._document.get(name, default)
+        return value if isinstance(value, str) else self._refuse(name, "a string")
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        value = self._document.get(name, default)
+        is_integer = isinstance(value, int) and not isinstance(value, bool)
+        return value if is_integer else self._refuse(name, "an integer")  # type: ignore[return-value]
+
+    def number(self, name: str) -> float:
+        value = self._document.get(name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(value) if is_number else self._refuse(name, "a number")  # type: ignore[arg-type]
+
+    def flag(self, name: str, default: bool | None = None) -> bool:
+        value = self._document.get(name, default)
+        return value if isinstance(value, bool) else self._refuse(name, "true or false")
+
+    def time(self, name: str) -> datetime:
+        try:
+            return parse_time(self.text(name))
+        except ValueError:
+            return self._refuse(name, "a time as in 2026-01-31T12:00:00.000000Z")
+
+    def object(self, name: str) -> dict[str, Any]:
+        value = self._document.get(name)
+        return value if isinstance(value, dict) else self._refuse(name, "an object")
+
+    def items(self, name: str) -> list[Any]:
+        value = self._document.get(name)
+        return value if isinstance(value, list) else self._refuse(name, "a list")
+
+    def inner(self, name: str) -> "Fields":
+        return Fields(self._document.get(name), path=strict_json.join(self._path, name))
+
+    def raw(self, name: str) -> Any:
+        return self._document.get(name)
+
+    def _refuse(self, name: str, wanted: str) -> Any:
+        raise ProtocolError(f"{strict_json.join(self._path, name)}: must be {wanted}")
+
+
+def format_time(at: datetime) -> str:
+    """Return an aware time as UTC with microseconds: `2026-01-31T12:00:00.000000Z`."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def parse_time(text: str) -> datetime:
+    """Return the aware time that an ISO 8601 text with a zone stands for.
+
+    Raises:
+        ValueError: It isn't one, or names no zone.
+    """
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return at

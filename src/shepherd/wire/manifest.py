@@ -1,0 +1,107 @@
+"""A worker's announcement of itself and of the tasks that it serves."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shepherd.errors import ProtocolError
+from shepherd.names import is_task_name
+from shepherd.wire import strict_json
+from shepherd.wire.fields import VERSION, Fields, format_time, parse_document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOffer:
+    """One task that a worker serves."""
+
+    name: str
+    #: The docstring of the task's function.
+    description: str
+    #: JSON Schema 2020-12 of the context; `{}` takes anything.
+    context_schema: dict[str, Any]
+    #: What the function wants as its input, as in `polars.LazyFrame`; empty when it takes none.
+    data: str = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "description": self.description,
+            "context_schema": self.context_schema,
+            "data": self.data,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Who a worker is and what it serves; sent at its start, every 10 s, when asked, and at its end."""
+
+    #: Unique for each start of a worker, as in `columns@node-3:4711:9f2c41`.
+    worker: str
+    at: datetime
+    host: str
+    pid: int
+    #: Of the SDK.
+    version: str
+    slots: int
+    free_slots: int
+    #: `serving`, `draining` or `stopped`.
+    state: str
+    #: URL of the store that it reads and writes.
+    store: str
+    tasks: tuple[TaskOffer, ...]
+
+    def to_bytes(self) -> bytes:
+        document = {
+            "v": VERSION,
+            "type": "manifest",
+            "worker": self.worker,
+            "at": format_time(self.at),
+            "host": self.host,
+            "pid": self.pid,
+            "version": self.version,
+            "slots": self.slots,
+            "free_slots": self.free_slots,
+            "state": self.state,
+            "store": self.store,
+            "tasks": [task.to_wire() for task in self.tasks],
+        }
+        return strict_json.dumps(document).encode()
+
+    @classmethod
+    def parse(cls, body: bytes) -> "Manifest":
+        """Return the manifest that a delivery from `shepherd.beats` holds.
+
+        Raises:
+            ProtocolError: It holds none; the text names the field.
+        """
+        fields = Fields(parse_document(body))
+        if fields.text("type") != "manifest":
+            raise ProtocolError(f"type: is {fields.text('type')!r}, wanted 'manifest'")
+        state = fields.text("state")
+        if state not in {"serving", "draining", "stopped"}:
+            raise ProtocolError(f"state: {state!r} is neither 'serving' nor 'draining' nor 'stopped'")
+        offers = (Fields(task, path=f"tasks[{index}]") for index, task in enumerate(fields.items("tasks")))
+        return cls(
+            worker=fields.text("worker"),
+            at=fields.time("at"),
+            host=fields.text("host"),
+            pid=fields.integer("pid"),
+            version=fields.text("version"),
+            slots=fields.integer("slots"),
+            free_slots=fields.integer("free_slots"),
+            state=state,
+            store=fields.text("store"),
+            tasks=tuple(_parse_offer(offer) for offer in offers),
+        )
+
+
+def _parse_offer(fields: Fields) -> TaskOffer:
+    name = fields.text("name")
+    if not is_task_name(name):
+        raise ProtocolError(f"tasks: {name!r} is no task name")
+    return TaskOffer(
+        name=name,
+        description=fields.text("description", ""),
+        context_schema=fields.object("context_schema"),
+        data=fields.text("data", ""),
+    )
