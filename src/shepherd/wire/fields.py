@@ -39,35 +39,45 @@ class Fields:
 
     def text(self, name: str, default: str | None = None) -> str:
         value = self._document.get(name, default)
-        return value if isinstance(value, str) else self._refuse(name, "a string")
+        if not isinstance(value, str):
+            raise self._refusal(name, "a string")
+        return value
 
     def integer(self, name: str, default: int | None = None) -> int:
         value = self._document.get(name, default)
-        is_integer = isinstance(value, int) and not isinstance(value, bool)
-        return value if is_integer else self._refuse(name, "an integer")  # type: ignore[return-value]
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._refusal(name, "an integer")
+        return value
 
     def number(self, name: str) -> float:
         value = self._document.get(name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(value) if is_number else self._refuse(name, "a number")  # type: ignore[arg-type]
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self._refusal(name, "a number")
+        return float(value)
 
     def flag(self, name: str, default: bool | None = None) -> bool:
         value = self._document.get(name, default)
-        return value if isinstance(value, bool) else self._refuse(name, "true or false")
+        if not isinstance(value, bool):
+            raise self._refusal(name, "true or false")
+        return value
 
     def time(self, name: str) -> datetime:
         try:
             return parse_time(self.text(name))
         except ValueError:
-            return self._refuse(name, "a time as in 2026-01-31T12:00:00.000000Z")
+            raise self._refusal(name, "a time as in 2026-01-31T12:00:00.000000Z") from None
 
     def object(self, name: str) -> dict[str, Any]:
         value = self._document.get(name)
-        return value if isinstance(value, dict) else self._refuse(name, "an object")
+        if not isinstance(value, dict):
+            raise self._refusal(name, "an object")
+        return value
 
     def items(self, name: str) -> list[Any]:
         value = self._document.get(name)
-        return value if isinstance(value, list) else self._refuse(name, "a list")
+        if not isinstance(value, list):
+            raise self._refusal(name, "a list")
+        return value
 
     def inner(self, name: str) -> "Fields":
         return Fields(self._document.get(name), path=strict_json.join(self._path, name))
@@ -75,8 +85,8 @@ class Fields:
     def raw(self, name: str) -> Any:
         return self._document.get(name)
 
-    def _refuse(self, name: str, wanted: str) -> Any:
-        raise ProtocolError(f"{strict_json.join(self._path, name)}: must be {wanted}")
+    def _refusal(self, name: str, wanted: str) -> ProtocolError:
+        return ProtocolError(f"{strict_json.join(self._path, name)}: must be {wanted}")
 
 
 def format_time(at: datetime) -> str:

@@ -1,0 +1,221 @@
+"""The tables. What may be written to them, and when, is in `services.py` and `publisher/relay.py`."""
+
+import uuid
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from shepherd.domain.status import AttemptStatus, RunStatus, TaskStatus
+from shepherd.pipelines.fields import ExactJSONField
+
+
+def _choices(statuses: Any) -> list[tuple[str, str]]:
+    return [(status.value, status.value) for status in statuses]
+
+
+class Run(models.Model):
+    """One execution of one pipeline."""
+
+    #: The integer by which people and the old endpoints call it; also the order of acceptance.
+    number = models.BigAutoField(primary_key=True)
+    id = models.UUIDField(unique=True, default=uuid.uuid4, editable=False)
+    project = models.CharField(max_length=100, db_index=True)
+    pipeline_name = models.CharField(max_length=200)
+    data_url = models.TextField(blank=True)
+    #: The input of the first task as `{"inline": …}` or `{"claim": …}`; null while `data_url` isn't fetched.
+    data = ExactJSONField(null=True)
+    status = models.CharField(max_length=10, choices=_choices(RunStatus), default=RunStatus.ACCEPTED)
+    #: Why it failed, when no task's error says so: `{"code", "message", "traceback"}`.
+    error = ExactJSONField(null=True)
+    accepted_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    accepted_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    idempotency_key = models.CharField(max_length=255, null=True)  # noqa: DJ001  # null is "none given", and unique allows many
+    body_sha256 = models.CharField(max_length=64, blank=True)
+    #: The flow run that shows it in Prefect; null until it has one.
+    prefect_flow_run_id = models.UUIDField(null=True)
+    #: `waiting`, `open`, `done`, or `absent` where Prefect didn't follow.
+    prefect_state = models.CharField(max_length=10, default="waiting")
+    #: Why Prefect didn't follow; empty otherwise.
+    prefect_note = models.TextField(blank=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["accepted_by", "idempotency_key"],
+                condition=Q(idempotency_key__isnull=False),
+                name="one_run_an_idempotency_key",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["status", "number"], name="run_status_number"),
+            models.Index(
+                fields=["number"], condition=Q(prefect_state__in=["waiting", "open"]), name="run_prefect_unfinished"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.pipeline_name}"
+
+
+class Task(models.Model):
+    """One step of one run."""
+
+    number = models.BigAutoField(primary_key=True)
+    id = models.UUIDField(unique=True, default=uuid.uuid4, editable=False)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tasks")
+    #: 0, 1, 2 … within the run: `order_no`, then the place in the list.
+    position = models.PositiveIntegerField()
+    order_no = models.BigIntegerField()
+    name = models.CharField(max_length=100)
+    #: As accepted; an attempt keeps the one that it was sent with.
+    context = ExactJSONField()
+    status = models.CharField(max_length=10, choices=_choices(TaskStatus), default=TaskStatus.PENDING)
+    #: `{"inline": …}` or `{"claim": …}`; null until it has succeeded.
+    result = ExactJSONField(null=True)
+    #: `{"code", "message", "traceback"}` of the last failed attempt; null otherwise.
+    error = ExactJSONField(null=True)
+    #: Number of the latest attempt; 0 before the first.
+    attempt_no = models.PositiveIntegerField(default=0)
+    published_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["run", "position"], name="one_task_a_position")]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["name", "status"], condition=Q(status__in=["published", "running"]), name="task_unfinished"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.order_no})"
+
+
+class Attempt(models.Model):
+    """One publishing of a task."""
+
+    number = models.BigAutoField(primary_key=True)
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="attempts")
+    #: Counts from 1 within the task.
+    attempt_no = models.PositiveIntegerField()
+    #: Whoever has it may answer for this attempt.
+    token = models.CharField(max_length=64, unique=True)
+    context = ExactJSONField()
+    #: The input that it was sent with, `{"inline": …}` or `{"claim": …}`.
+    data = ExactJSONField()
+    status = models.CharField(max_length=10, choices=_choices(AttemptStatus), default=AttemptStatus.PUBLISHED)
+    worker = models.CharField(max_length=255, blank=True)
+    published_at = models.DateTimeField()
+    #: When the broker confirmed it; until then the sweep publishes it again.
+    confirmed_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    error = ExactJSONField(null=True)
+    #: How many log lines its worker says that it wrote; more than are stored means that some were lost.
+    log_lines = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["task", "attempt_no"], name="one_attempt_a_number")]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["published_at"],
+                condition=Q(confirmed_at__isnull=True, status="published"),
+                name="attempt_unconfirmed",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.attempt_no} at task {self.task_id}"
+
+
+class StatusChange(models.Model):
+    """One change of one status: who, from what, to what, why. Never updated, never deleted but with its run."""
+
+    number = models.BigAutoField(primary_key=True)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="changes")
+    #: Null when the run's own status changed.
+    task = models.ForeignKey(Task, null=True, on_delete=models.CASCADE, related_name="changes")
+    attempt_no = models.PositiveIntegerField(null=True)
+    from_status = models.CharField(max_length=10, blank=True)
+    to_status = models.CharField(max_length=10)
+    #: A user's name, a worker's id, or a daemon's.
+    by = models.CharField(max_length=255)
+    reason = models.TextField(blank=True)
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.from_status or '-'} → {self.to_status}"
+
+
+class LogLine(models.Model):
+    """One line that a task's code logged or printed."""
+
+    number = models.BigAutoField(primary_key=True)
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="lines")
+    #: Counts from 1 within the attempt; a gap is a lost line.
+    n = models.PositiveIntegerField()
+    at = models.DateTimeField()
+    level = models.CharField(max_length=10)
+    text = models.TextField()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["attempt", "n"], name="one_line_a_number")]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class WorkerSeen(models.Model):
+    """A worker that announced itself, alive or not."""
+
+    number = models.BigAutoField(primary_key=True)
+    #: As in its manifest; another one after each start.
+    worker = models.CharField(max_length=255, unique=True)
+    host = models.CharField(max_length=255)
+    pid = models.BigIntegerField()
+    version = models.CharField(max_length=50)
+    store = models.TextField(blank=True)
+    slots = models.PositiveIntegerField()
+    free_slots = models.PositiveIntegerField()
+    #: `serving`, `draining` or `stopped`, as it said last.
+    state = models.CharField(max_length=10)
+    first_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.worker
+
+
+class Offer(models.Model):
+    """A task that a worker announced: together these are the catalogue."""
+
+    number = models.BigAutoField(primary_key=True)
+    worker = models.ForeignKey(WorkerSeen, on_delete=models.CASCADE, related_name="offers")
+    name = models.CharField(max_length=100, db_index=True)
+    description = models.TextField(blank=True)
+    context_schema = ExactJSONField()
+    data = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["worker", "name"], name="one_offer_a_worker")]
+
+    def __str__(self) -> str:
+        return f"{self.name} by {self.worker_id}"
+
+
+class ApiToken(models.Model):
+    """A right to call the API as its user. Only the token's SHA-256 is kept."""
+
+    number = models.BigAutoField(primary_key=True)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens")
+    name = models.CharField(max_length=100)
+    sha256 = models.CharField(max_length=64, unique=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,117 @@
+"""The server's settings, read once from the environment: the composition root's own input."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from shepherd.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """What the web process and the Task Publisher are told from outside."""
+
+    broker_url: str
+    database_url: str
+    store_url: str
+    projects_folder: Path
+    is_prefect_on: bool
+    #: How many flows may keep Prefect busy at once; 0 lets the database behind Prefect decide (4 on SQLite, 16 else).
+    prefect_slots: int
+    prefect_ui_url: str
+    #: `host` or `host:port` that `data_url` may reach although private.
+    data_url_allow: tuple[str, ...]
+    #: How often the Task Publisher looks for what nobody told it.
+    sweep: timedelta
+    #: How long a worker is believed to be there after its last sign of life.
+    worker_gone_after: timedelta
+    secret_key: str
+    allowed_hosts: tuple[str, ...]
+    is_debug: bool
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], *, folder: Path) -> "ServerConfig":
+        """Read the settings; relative defaults lie in `folder`.
+
+        Raises:
+            ConfigurationError: One can't be used; the text names the variable.
+        """
+        data = folder / ".shepherd"
+        beat_s = _number(environ, "SHEPHERD_BEAT_S", 10.0)
+        return cls(
+            broker_url=environ.get("SHEPHERD_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/"),
+            database_url=environ.get("SHEPHERD_DATABASE_URL", f"sqlite:///{data / 'shepherd.sqlite3'}"),
+            store_url=environ.get("SHEPHERD_STORE", (data / "store").as_uri()),
+            projects_folder=Path(environ.get("SHEPHERD_PROJECTS", folder / "projects")),
+            is_prefect_on=_switch(environ, "SHEPHERD_PREFECT", default=True),
+            prefect_slots=int(_number(environ, "SHEPHERD_PREFECT_SLOTS", 0)),
+            prefect_ui_url=environ.get("SHEPHERD_PREFECT_UI_URL", "") or _prefect_page(environ),
+            data_url_allow=_names(environ.get("SHEPHERD_DATA_URL_ALLOW", "")),
+            sweep=timedelta(seconds=_number(environ, "SHEPHERD_SWEEP_S", 1.0)),
+            worker_gone_after=timedelta(seconds=3 * beat_s),
+            secret_key=environ.get("SHEPHERD_SECRET_KEY", ""),
+            allowed_hosts=_names(environ.get("SHEPHERD_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]")),
+            is_debug=_switch(environ, "SHEPHERD_DEBUG", default=False),
+        )
+
+
+def database_settings(url: str) -> dict[str, Any]:
+    """Return Django's settings for `sqlite:///path` or `postgresql://user:password@host:port/name`.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        # WAL lets readers go on beside the one writer; IMMEDIATE, since a transaction that reads first and writes
+        # later fails at once when another one wrote in between; FULL, since an accepted run survives a power cut.
+        options = {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 5,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+        }
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": unquote(parts.path), "OPTIONS": options}
+    if parts.scheme in {"postgres", "postgresql"}:
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": unquote(parts.path.lstrip("/")),
+            "USER": unquote(parts.username or ""),
+            "PASSWORD": unquote(parts.password or ""),
+            "HOST": unquote(parts.hostname or ""),
+            "PORT": str(parts.port or ""),
+            "CONN_HEALTH_CHECKS": True,
+            "CONN_MAX_AGE": 60,
+            "OPTIONS": {"connect_timeout": 5},
+        }
+    raise ConfigurationError(f"SHEPHERD_DATABASE_URL: {parts.scheme!r} is neither 'sqlite' nor 'postgresql'")
+
+
+def _prefect_page(environ: Mapping[str, str]) -> str:
+    return environ.get("PREFECT_API_URL", "").removesuffix("/").removesuffix("/api")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _number(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "")
+    try:
+        number = float(text) if text else default
+    except ValueError:
+        raise ConfigurationError(f"{name}: {text!r} is no number") from None
+    if number < 0:
+        raise ConfigurationError(f"{name}: {text!r} is below 0")
+    return number
+
+
+def _switch(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = environ.get(name, "").lower()
+    if text in {"", "on", "1", "true", "yes"}:
+        return default if not text else True
+    if text in {"off", "0", "false", "no"}:
+        return False
+    raise ConfigurationError(f"{name}: {text!r} is neither 'on' nor 'off'")
