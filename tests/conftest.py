@@ -1,0 +1,33 @@
+"""Django for all tests, with settings of their own: nothing of the developer's shell or `.shepherd/env` is read."""
+
+import os
+from pathlib import Path
+
+import django
+
+TEST_FOLDER = Path(__file__).parents[1] / ".shepherd" / "test"
+
+pytest_plugins = ["tests.support.postgres", "tests.support.databases"]
+
+
+def _isolate(environ: os._Environ[str]) -> None:
+    for name in [name for name in environ if name.startswith(("SHEPHERD_", "PREFECT_"))]:
+        del environ[name]
+    environ.update(
+        {
+            "DJANGO_SETTINGS_MODULE": "shepherd.site.settings",
+            "SHEPHERD_ENV_FILE": "",
+            # Can't be opened: a test that needs a database asks for one.
+            "SHEPHERD_DATABASE_URL": "sqlite:////nonexistent/ask-for-the-fixture-database.sqlite3",
+            "SHEPHERD_SECRET_KEY": "of the tests",
+            "SHEPHERD_STORE": (TEST_FOLDER / "store").as_uri(),
+            "PREFECT_HOME": str(TEST_FOLDER / "prefect-home"),
+            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+        }
+    )
+
+
+_isolate(os.environ)
+django.setup()
