@@ -78,6 +78,8 @@ class Task(models.Model):
     result = ExactJSONField(null=True)
     #: `{"code", "message", "traceback"}` of the last failed attempt; null otherwise.
     error = ExactJSONField(null=True)
+    #: True when a publisher of its project publishes it, and nobody else; set when the run starts.
+    is_led = models.BooleanField(default=False)
     #: Number of the latest attempt; 0 before the first.
     attempt_no = models.PositiveIntegerField(default=0)
     published_at = models.DateTimeField(null=True)

@@ -259,6 +259,19 @@ class Wake:
         return _encode("wake")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message that nobody can use, kept with the reason for people to look at."""
+
+    reason: str
+    #: The queue that it came from.
+    source: str
+    body: bytes
+
+    def to_bytes(self) -> bytes:
+        return _encode("dead", reason=self.reason, source=self.source, body=self.body.decode("utf-8", "replace"))
+
+
 def parse_kind(body: bytes) -> str:
     """Return the `type` of a message, whatever else is in it.
 

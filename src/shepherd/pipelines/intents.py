@@ -1,0 +1,114 @@
+"""Opening attempts: the intent to publish is written before anything is published."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shepherd.broker.port import Message
+from shepherd.broker.topology import task_queue
+from shepherd.domain.status import AttemptStatus, TaskStatus
+from shepherd.pipelines import sql
+from shepherd.pipelines.changes import Change, write_changes
+from shepherd.wire import strict_json
+from shepherd.wire.envelope import TaskEnvelope
+from shepherd.wire.value import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An attempt that is written down and waits to be published."""
+
+    token: str
+    name: str
+    #: The task's row, with its run's columns and the attempt's number, context and data.
+    row: Mapping[str, Any]
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> "Intent":
+        return cls(row["token"], row["name"], row)
+
+    def message(self, *, now: datetime) -> Message:
+        row = self.row
+        envelope = TaskEnvelope(
+            token=self.token,
+            attempt=row["attempt_no"],
+            task_id=str(sql.as_uuid(row["task_id"])),
+            name=self.name,
+            order_no=row["order_no"],
+            run_id=str(sql.as_uuid(row["run_id"])),
+            run_number=row["run_number"],
+            pipeline_name=row["pipeline_name"],
+            project=row["project"],
+            context=strict_json.loads(row["context"]),
+            data=sql.value(row["data"]),
+            published_at=now,
+        )
+        return Message(routing_key=task_queue(self.name), body=envelope.to_bytes(), message_id=self.token, type="task")
+
+
+@dataclass(frozen=True, slots=True)
+class NextTask:
+    """A pending task with all that its attempt is sent with."""
+
+    row: Mapping[str, Any]
+    #: JSON texts, as they are stored.
+    context: str
+    data: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], *, context: str, data: Value) -> "NextTask":
+        return cls(row, context, strict_json.dumps(data.to_wire()))
+
+
+def open_attempts(tasks: Sequence[NextTask], *, now: datetime, by: str) -> list[Intent]:
+    """Write one new attempt for each pending task, in the caller's transaction, which has them locked."""
+    if not tasks:
+        return []
+    intents = [_intent(task) for task in tasks]
+    when = sql.time(now)
+    sql.insert(
+        "pipelines_attempt",
+        ("task_id", "attempt_no", "token", "context", "data", "status", "worker", "published_at", "log_lines"),
+        [
+            (
+                intent.row["task_number"],
+                intent.row["attempt_no"],
+                intent.token,
+                intent.row["context"],
+                intent.row["data"],
+                AttemptStatus.PUBLISHED.value,
+                "",
+                when,
+                0,
+            )
+            for intent in intents
+        ],
+    )
+    numbers = [task.row["task_number"] for task in tasks]
+    for chunk in sql.chunks(numbers):
+        sql.execute(
+            f"""UPDATE pipelines_task SET status = %s, attempt_no = attempt_no + 1, published_at = %s
+                WHERE number IN {sql.places(chunk)}""",
+            [TaskStatus.PUBLISHED.value, when, *chunk],
+        )
+    write_changes((_change(intent, by) for intent in intents), at=now)
+    return intents
+
+
+def _intent(task: NextTask) -> Intent:
+    row = {
+        **task.row,
+        "attempt_no": task.row["task_attempt_no"] + 1,
+        "context": task.context,
+        "data": task.data,
+    }
+    return Intent(secrets.token_urlsafe(24), task.row["name"], row)
+
+
+def _change(intent: Intent, by: str) -> Change:
+    row = intent.row
+    return Change(
+        row["run_number"], row["task_number"], row["attempt_no"], row["task_status"], TaskStatus.PUBLISHED, by
+    )

@@ -1,0 +1,156 @@
+"""How runs begin, and how a publisher or a download moves them on. Each function is one transaction."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+
+from shepherd.domain.status import RunStatus, TaskStatus
+from shepherd.pipelines import sql
+from shepherd.pipelines.advance import PUBLISHER, TASKS, Moved, open_tasks, run_changes
+from shepherd.pipelines.changes import Change, write_changes
+from shepherd.pipelines.intents import Intent, NextTask, open_attempts
+from shepherd.wire import strict_json
+from shepherd.wire.envelope import TaskError
+from shepherd.wire.value import Inline, Value
+
+#: Names of the tasks of a project that have a publisher of their own, by project.
+Leads = Callable[[str], Collection[str]]
+
+
+def start(*, leads: Leads, limit: int, now: datetime) -> Moved:
+    """Start accepted runs in the order of their acceptance, and open their first attempts where nothing is missing."""
+    with transaction.atomic():
+        runs = sql.rows(
+            f"""SELECT number, id, project, pipeline_name, data_url FROM pipelines_run
+                WHERE status = %s ORDER BY number LIMIT {int(limit)} {sql.for_update(skip_locked=True)}""",
+            [RunStatus.ACCEPTED],
+        )
+        if not runs:
+            return Moved()
+        numbers = [run["number"] for run in runs]
+        sql.execute(
+            f"UPDATE pipelines_run SET status = %s, started_at = %s WHERE number IN {sql.places(numbers)}",
+            [RunStatus.RUNNING, sql.time(now), *numbers],
+        )
+        write_changes(run_changes(numbers, RunStatus.ACCEPTED, RunStatus.RUNNING), at=now)
+        _mark_led(runs, leads)
+        moved = Moved(started=len(runs), to_fetch={run["number"]: run["data_url"] for run in runs if run["data_url"]})
+        at_once = [run["number"] for run in runs if not run["data_url"]]
+        _fill_data(at_once, Inline(None))
+        _open_first(at_once, Inline(None), moved, now)
+    return moved
+
+
+def set_data(run_number: int, data: Value, *, now: datetime) -> Moved:
+    """Give a run the input of its first task, and open that task's attempt. A second call changes nothing."""
+    moved = Moved()
+    with transaction.atomic():
+        if _fill_data([run_number], data):
+            _open_first([run_number], data, moved, now)
+    return moved
+
+
+def open_attempt(
+    task_number: int, *, context: Mapping[str, Any] | None, data: Value | None, now: datetime
+) -> Intent | None:
+    """Open a pending task's first attempt, with another context or input than its own if given.
+
+    Returns None when there is nothing to publish: it was published before, or its run has ended.
+    """
+    with transaction.atomic():
+        task = _pending_task(task_number)
+        if task is None:
+            return None
+        own_data = data if data is not None else _input_of(task)
+        own_context = strict_json.dumps(context) if context is not None else task["context"]
+        return open_attempts([NextTask.of(task, context=own_context, data=own_data)], now=now, by=PUBLISHER)[0]
+
+
+def fail(run_number: int, error: TaskError, *, task_number: int | None = None, now: datetime) -> Moved:
+    """End a run that can't go on, and the task at which it stopped unless that one has ended by itself."""
+    document = strict_json.dumps(error.to_wire())
+    moved = Moved()
+    with transaction.atomic():
+        ended = sql.execute(
+            "UPDATE pipelines_run SET status = %s, error = %s, finished_at = %s WHERE number = %s AND status = %s",
+            [RunStatus.FAILED, document, sql.time(now), run_number, RunStatus.RUNNING],
+        )
+        if not ended:
+            return moved
+        changes = [*run_changes([run_number], RunStatus.RUNNING, RunStatus.FAILED, reason=error.message)]
+        if task_number is not None and _fail_pending(task_number, document, now):
+            changes.append(
+                Change(run_number, task_number, None, TaskStatus.PENDING, TaskStatus.FAILED, PUBLISHER, error.message)
+            )
+            moved.ended_tasks.append(task_number)
+        write_changes(changes, at=now)
+    return moved
+
+
+def unfetched() -> dict[int, str]:
+    """Return the `data_url` of every running run that still lacks its data, by number."""
+    found = sql.rows(
+        "SELECT number, data_url FROM pipelines_run WHERE status = %s AND data IS NULL ORDER BY number",
+        [RunStatus.RUNNING],
+    )
+    return {row["number"]: row["data_url"] for row in found}
+
+
+def _mark_led(runs: Iterable[Mapping[str, Any]], leads: Leads) -> None:
+    by_project: dict[str, list[int]] = {}
+    for run in runs:
+        by_project.setdefault(run["project"], []).append(run["number"])
+    for project, numbers in by_project.items():
+        names = sorted(leads(project))
+        if names:
+            sql.execute(
+                f"""UPDATE pipelines_task SET is_led = %s
+                    WHERE run_id IN {sql.places(numbers)} AND name IN {sql.places(names)}""",
+                [True, *numbers, *names],
+            )
+
+
+def _fill_data(numbers: Sequence[int], data: Value) -> int:
+    if not numbers:
+        return 0
+    return sql.execute(
+        f"UPDATE pipelines_run SET data = %s WHERE number IN {sql.places(numbers)} AND status = %s AND data IS NULL",
+        [strict_json.dumps(data.to_wire()), *numbers, RunStatus.RUNNING],
+    )
+
+
+def _open_first(numbers: Sequence[int], data: Value, moved: Moved, now: datetime) -> None:
+    if numbers:
+        first = sql.rows(
+            f"{TASKS} WHERE t.position = 0 AND t.run_id IN {sql.places(numbers)} ORDER BY t.number", numbers
+        )
+        open_tasks([(row, data) for row in first], moved, now=now)
+
+
+def _pending_task(number: int) -> dict[str, Any] | None:
+    found = sql.rows(
+        f"{TASKS} WHERE t.number = %s AND t.status = 'pending' AND r.status = 'running' {sql.for_update(of='t')}",
+        [number],
+    )
+    return found[0] if found else None
+
+
+def _input_of(task: Mapping[str, Any]) -> Value:
+    if task["position"] == 0:
+        found = sql.rows("SELECT data AS value FROM pipelines_run WHERE number = %s", [task["run_number"]])
+    else:
+        found = sql.rows(
+            "SELECT result AS value FROM pipelines_task WHERE run_id = %s AND position = %s",
+            [task["run_number"], task["position"] - 1],
+        )
+    return sql.value(found[0]["value"])
+
+
+def _fail_pending(task_number: int, error: str, now: datetime) -> int:
+    return sql.execute(
+        """UPDATE pipelines_task SET status = 'failed', error = %s, finished_at = %s
+           WHERE number = %s AND status = 'pending'""",
+        [error, sql.time(now), task_number],
+    )

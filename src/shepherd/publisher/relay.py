@@ -1,0 +1,166 @@
+"""Publish, record, advance: the engine. It remembers nothing that the database doesn't hold."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+from django.db import DatabaseError, InterfaceError, OperationalError
+
+from shepherd.broker.port import Broker, Delivery, Message
+from shepherd.broker.topology import DEAD_EXCHANGE, task_queue_spec
+from shepherd.errors import DatabaseUnavailableError, ProtocolError, QueueMissingError, ShepherdError
+from shepherd.pipelines import recording, starting, unconfirmed
+from shepherd.pipelines.advance import Moved
+from shepherd.pipelines.intents import Intent
+from shepherd.wire.envelope import DeadLetter, Reply, TaskError, parse_reply
+from shepherd.wire.value import Value
+
+logger = logging.getLogger(__name__)
+
+#: How many accepted runs one transaction starts.
+_STARTS_AT_ONCE: Final = 200
+#: An intent this old is published again; a confirm takes milliseconds.
+_CONFIRM_PATIENCE: Final = timedelta(seconds=5)
+
+
+class Listener(Protocol):
+    """Who wants to know at once what the relay has moved. Told after the commit, from any thread; must not block."""
+
+    def task_ended(self, task_number: int) -> None: ...
+    def run_led(self, run_number: int) -> None: ...
+    def fetch_due(self, run_number: int, data_url: str) -> None: ...
+
+
+class Relay:
+    """Moves runs on. Every method may be called from any thread and again after a crash."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        listener: Listener,
+        *,
+        leads: starting.Leads,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._broker = broker
+        self._listener = listener
+        self._leads = leads
+        self._clock = clock
+        self._declared: set[str] = set()
+
+    def start(self) -> int:
+        """Start every accepted run, in the order of acceptance, and return how many have their first task published."""
+        count = 0
+        while True:
+            moved = starting.start(leads=self._leads, limit=_STARTS_AT_ONCE, now=self._clock())
+            self._go_on(moved)
+            count += len(moved.intents)
+            if moved.started < _STARTS_AT_ONCE:
+                return count
+
+    def set_data(self, run_number: int, data: Value) -> None:
+        """Give a run its fetched data, and publish its first task."""
+        self._go_on(starting.set_data(run_number, data, now=self._clock()))
+
+    def publish(self, task_number: int, *, context: Mapping[str, Any] | None = None, data: Value | None = None) -> None:
+        """Publish a pending task, with another context or input than its own if given.
+
+        A task that was published before, by whomever, is left as it is: whoever comes first publishes.
+        """
+        intent = starting.open_attempt(task_number, context=context, data=data, now=self._clock())
+        if intent is not None:
+            self._send([intent])
+
+    def fail(self, run_number: int, error: TaskError, *, task_number: int | None = None) -> None:
+        """End a run that can't go on. A run that has ended is left as it is."""
+        self._go_on(starting.fail(run_number, error, task_number=task_number, now=self._clock()))
+
+    def resend(self) -> int:
+        """Publish again every intent that was not confirmed in time; return how many."""
+        due = unconfirmed.unconfirmed(before=self._clock() - _CONFIRM_PATIENCE, limit=_STARTS_AT_ONCE)
+        self._send(due)
+        return len(due)
+
+    def take_replies(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Record a batch of replies and publish what follows; return the deliveries that may be acked now.
+
+        Raises:
+            DatabaseUnavailableError: Nothing was recorded. Give the deliveries back; they come again.
+        """
+        readable = [(delivery, reply) for delivery in deliveries if (reply := self._read(delivery)) is not None]
+        try:
+            self._record([reply for _, reply in readable])
+        except DatabaseUnavailableError:
+            raise
+        except DatabaseError:
+            logger.exception("replies.batch_refused", extra={"replies": len(readable)})
+            self._record_one_by_one(readable)
+        return list(deliveries)
+
+    def _record(self, replies: Sequence[Reply]) -> None:
+        if not replies:
+            return
+        try:
+            moved = recording.record(replies, now=self._clock())
+        except (OperationalError, InterfaceError) as error:
+            raise DatabaseUnavailableError(str(error)) from error
+        if moved.dropped:
+            logger.warning("replies.dropped", extra={"replies": moved.dropped})
+        self._go_on(moved)
+
+    def _record_one_by_one(self, pairs: Sequence[tuple[Delivery, Reply]]) -> None:
+        for delivery, reply in pairs:
+            try:
+                self._record([reply])
+            except DatabaseError as error:
+                self._bury(delivery, f"the database refuses it: {error}")
+
+    def _read(self, delivery: Delivery) -> Reply | None:
+        try:
+            return parse_reply(delivery.body)
+        except ProtocolError as error:
+            self._bury(delivery, str(error))
+            return None
+
+    def _bury(self, delivery: Delivery, reason: str) -> None:
+        logger.error("reply.dead", extra={"reason": reason})
+        body = DeadLetter(reason=reason, source=delivery.queue, body=delivery.body).to_bytes()
+        (failure,) = self._broker.publish([Message(exchange=DEAD_EXCHANGE, routing_key="", body=body, type="dead")])
+        if failure is not None:
+            raise failure
+
+    def _go_on(self, moved: Moved) -> None:
+        self._send(moved.intents)
+        for number in moved.ended_tasks:
+            self._listener.task_ended(number)
+        for number in moved.led_runs:
+            self._listener.run_led(number)
+        for number, url in moved.to_fetch.items():
+            self._listener.fetch_due(number, url)
+
+    def _send(self, intents: Sequence[Intent]) -> None:
+        """Publish what is written down. What fails stays written down, and is published again by `resend`."""
+        if not intents:
+            return
+        try:
+            self.declare({intent.name for intent in intents})
+        except ShepherdError as error:
+            logger.warning("tasks.unpublished", extra={"tasks": len(intents), "reason": str(error)})
+            return
+        now = self._clock()
+        failures = self._broker.publish([intent.message(now=now) for intent in intents])
+        confirmed = [intent.token for intent, failure in zip(intents, failures, strict=True) if failure is None]
+        unconfirmed.confirm(confirmed, now=self._clock())
+        for intent, failure in zip(intents, failures, strict=True):
+            if failure is not None:
+                logger.warning("task.unconfirmed", extra={"task": intent.name, "reason": str(failure)})
+            if isinstance(failure, QueueMissingError):
+                self._declared.discard(intent.name)
+
+    def declare(self, names: set[str]) -> None:
+        """Create the queues of these tasks; what this object has declared before isn't asked again."""
+        new = names - self._declared
+        if new:
+            self._broker.declare(queues=[task_queue_spec(name) for name in sorted(new)])
+            self._declared |= new
