@@ -1,0 +1,54 @@
+# Everything a developer starts. `make help` lists it; nothing needs to be installed before but make and Python 3.11.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check bench docs lock format
+
+# Importing from bytecode: a shell that forbids writing it would make every start compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
+VENV := .shepherd/venv
+PYTHON := $(VENV)/bin/python
+BOOTSTRAP := @deploy/local/bootstrap.sh
+
+help: ## Say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+run: ## Start everything, with a first pipeline at the first start; Ctrl-C stops it
+	$(BOOTSTRAP) run
+	@$(PYTHON) -m shepherd.site.local run
+
+demo: ## Start everything, run one real pipeline, show what it did, stop everything
+	$(BOOTSTRAP) run
+	@$(PYTHON) -m shepherd.site.local demo
+
+test: ## Run the whole test suite, with services of its own; PYTEST="-k word" passes options on
+	$(BOOTSTRAP) test
+	$(PYTHON) -m pytest $(PYTEST)
+
+check: ## Format, lint, types, import contracts, migrations
+	$(BOOTSTRAP) check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy manage.py tests
+	$(VENV)/bin/lint-imports
+	SHEPHERD_ENV_FILE= $(PYTHON) manage.py makemigrations --check --dry-run
+
+bench: ## Measure every claim, beside the peers
+	$(BOOTSTRAP) test
+	@for file in bench/[a-z]*.py; do echo "== $$file"; $(PYTHON) "$$file" || exit 1; done
+
+docs: ## Check that every link between the documents leads somewhere
+	$(BOOTSTRAP) check
+	$(PYTHON) -m pytest tests/unit/docs
+
+lock: ## Choose the newest versions that fit together, and pin them in requirements.lock
+	$(BOOTSTRAP) check
+	$(VENV)/bin/uv pip compile --quiet --upgrade --all-extras --no-header --no-annotate --python-version 3.11 \
+		--output-file requirements.lock pyproject.toml
+
+format: ## Format, and repair what the linter can repair
+	$(BOOTSTRAP) check
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check --fix
