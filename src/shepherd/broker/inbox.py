@@ -1,0 +1,45 @@
+"""Where deliveries wait between the thread that receives them and the one that works on them."""
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Inbox(Generic[_T]):
+    """A queue between two threads that can be emptied and closed from either side."""
+
+    def __init__(self) -> None:
+        self._items: deque[_T] = deque()
+        self._changed = threading.Condition()
+        self._is_closed = False
+
+    def put(self, item: _T) -> bool:
+        """Add an item; False when the inbox is closed, and the item still the caller's."""
+        with self._changed:
+            if self._is_closed:
+                return False
+            self._items.append(item)
+            self._changed.notify()
+            return True
+
+    def take(self, *, at_most: int, wait_s: float) -> list[_T]:
+        """Return what is there, at least one and at most `at_most`; nothing after `wait_s` seconds or once closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._is_closed, wait_s)
+            return [self._items.popleft() for _ in range(min(at_most, len(self._items)))]
+
+    def drain(self) -> list[_T]:
+        """Return and forget all that nobody has taken."""
+        with self._changed:
+            items = list(self._items)
+            self._items.clear()
+            return items
+
+    def close(self) -> list[_T]:
+        """Wake who waits, refuse what comes, and return what nobody has taken."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        return self.drain()

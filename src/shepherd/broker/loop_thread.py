@@ -1,0 +1,64 @@
+"""An event loop in a thread of its own, behind calls that any thread can make."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
+from typing import Any, TypeVar
+
+from shepherd.errors import BrokerUnavailableError
+
+_T = TypeVar("_T")
+
+
+class LoopThread:
+    """A daemon thread that runs one event loop until it is stopped."""
+
+    def __init__(self, *, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.run_until_complete(_cancel_all())
+        self._loop.close()
+
+    def call(self, coroutine: Coroutine[Any, Any, _T], *, timeout_s: float) -> _T:
+        """Run a coroutine on the loop and return its result.
+
+        Raises:
+            BrokerUnavailableError: It didn't end in time (it is cancelled then), or the loop was stopped.
+        """
+        if self._is_stopped:
+            coroutine.close()
+            raise BrokerUnavailableError("the connection to the broker was closed")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            future.cancel()
+            raise BrokerUnavailableError("the broker did not answer in time") from None
+        except CancelledError:
+            raise BrokerUnavailableError("the connection to the broker was closed") from None
+
+    def post(self, callback: Callable[..., None], *arguments: object) -> None:
+        """Run a callback on the loop soon, after those posted earlier; nothing happens once the loop has stopped."""
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            return
+
+    def stop(self) -> None:
+        """Cancel what still runs and wait for the thread. Safe to call again."""
+        self._is_stopped = True
+        self.post(self._loop.stop)
+        self._thread.join()
+
+
+async def _cancel_all() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
