@@ -5,9 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from shepherd.errors import ProtocolError
-from shepherd.names import is_task_name
 from shepherd.wire import strict_json
-from shepherd.wire.fields import VERSION, Fields, format_time, parse_document
+from shepherd.wire.fields import VERSION, Fields, format_time, parse_document, readable
 from shepherd.wire.value import Value, parse_value
 
 
@@ -59,14 +58,11 @@ class TaskEnvelope:
         """
         fields = Fields(_typed(body, "task"))
         run, task = fields.inner("run"), fields.inner("task")
-        name = task.text("name")
-        if not is_task_name(name):
-            raise ProtocolError(f"task.name: {name!r} is no task name")
         return cls(
             token=fields.text("token"),
             attempt=fields.integer("attempt"),
             task_id=task.text("id"),
-            name=name,
+            name=task.task_name("name"),
             order_no=task.integer("order_no"),
             run_id=run.text("id"),
             run_number=run.integer("number"),
@@ -91,7 +87,9 @@ class TaskError:
 
     def to_wire(self) -> dict[str, Any]:
         retryable = {"retryable": True} if self.is_retryable else {}
-        return {"code": self.code, "message": self.message, "traceback": self.traceback, **retryable}
+        # A file name that isn't UTF-8 stands in messages as half surrogate pairs; the reply must arrive all the same.
+        texts = {"message": readable(self.message), "traceback": readable(self.traceback)}
+        return {"code": self.code, **texts, **retryable}
 
     @classmethod
     def parse(cls, fields: Fields) -> "TaskError":
@@ -223,7 +221,8 @@ class LogLines:
 
     def to_bytes(self) -> bytes:
         lines = [
-            {"n": line.n, "at": format_time(line.at), "level": line.level, "text": line.text} for line in self.lines
+            {"n": line.n, "at": format_time(line.at), "level": line.level, "text": readable(line.text)}
+            for line in self.lines
         ]
         return _encode("log", token=self.token, worker=self.worker, lines=lines)
 
@@ -237,7 +236,7 @@ class LogLines:
         fields = Fields(_typed(body, "log"))
         inner = (Fields(line, path=f"lines[{index}]") for index, line in enumerate(fields.items("lines")))
         lines = tuple(
-            LogLine(n=line.integer("n"), at=line.time("at"), level=line.text("level"), text=line.text("text"))
+            LogLine(n=line.integer("n"), at=line.time("at"), level=line.text("level"), text=readable(line.text("text")))
             for line in inner
         )
         return cls(token=fields.text("token"), worker=fields.text("worker"), lines=lines)

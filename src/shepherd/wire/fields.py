@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from shepherd.errors import ProtocolError
+from shepherd.names import TASK_NAME_RULE, is_task_name
 from shepherd.wire import strict_json
 
 #: The version that this code speaks; a message of another one is refused.
@@ -23,7 +24,7 @@ def parse_document(body: bytes) -> dict[str, Any]:
         raise ProtocolError(f"the message can't be read: {error}") from None
     if not isinstance(document, dict):
         raise ProtocolError("the message must be a JSON object")
-    if document.get("v") != VERSION or isinstance(document["v"], bool):
+    if type(document.get("v")) is not int or document["v"] != VERSION:
         raise ProtocolError(f"v: is {document.get('v')!r}, but this side speaks version {VERSION}")
     return document
 
@@ -43,6 +44,12 @@ class Fields:
             raise self._refusal(name, "a string")
         return value
 
+    def task_name(self, name: str) -> str:
+        value = self.text(name)
+        if not is_task_name(value):
+            raise ProtocolError(f"{strict_json.join(self._path, name)}: {TASK_NAME_RULE}")
+        return value
+
     def integer(self, name: str, default: int | None = None) -> int:
         value = self._document.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool):
@@ -53,7 +60,10 @@ class Fields:
         value = self._document.get(name)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise self._refusal(name, "a number")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise self._refusal(name, "a number that a double holds") from None
 
     def flag(self, name: str, default: bool | None = None) -> bool:
         value = self._document.get(name, default)
@@ -95,12 +105,22 @@ def format_time(at: datetime) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """Return the aware time that an ISO 8601 text with a zone stands for.
+    """Return the time in UTC that an ISO 8601 text with a zone stands for.
 
     Raises:
-        ValueError: It isn't one, or names no zone.
+        ValueError: It isn't one, names no zone, or lies before the year 1 or after 9999 in UTC.
     """
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
         raise ValueError("a time without a zone")
-    return at
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time out of range") from None
+
+
+def readable(text: str) -> str:
+    """Return a text for people without what no message or no database holds: half surrogate pairs and NUL."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -5,9 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from shepherd.errors import ProtocolError
-from shepherd.names import is_task_name
 from shepherd.wire import strict_json
-from shepherd.wire.fields import VERSION, Fields, format_time, parse_document
+from shepherd.wire.fields import VERSION, Fields, format_time, parse_document, readable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +24,7 @@ class TaskOffer:
     def to_wire(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "description": self.description,
+            "description": readable(self.description),
             "context_schema": self.context_schema,
             "data": self.data,
         }
@@ -96,11 +95,8 @@ class Manifest:
 
 
 def _parse_offer(fields: Fields) -> TaskOffer:
-    name = fields.text("name")
-    if not is_task_name(name):
-        raise ProtocolError(f"tasks: {name!r} is no task name")
     return TaskOffer(
-        name=name,
+        name=fields.task_name("name"),
         description=fields.text("description", ""),
         context_schema=fields.object("context_schema"),
         data=fields.text("data", ""),

@@ -3,12 +3,15 @@
 import json
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 from shepherd.errors import Fault
 
 #: Deeper than any document that people write, far below where a parser's stack ends.
 MAX_DEPTH: Final = 100
+#: A small text can hold a hundred thousand faults; nobody reads more than these.
+MAX_FAULTS: Final = 20
 
 
 class StrictJsonError(ValueError):
@@ -40,7 +43,8 @@ def loads(text: bytes | str) -> Any:
 
     Raises:
         StrictJsonError: It isn't UTF-8 or JSON, holds NaN, Infinity, a number beyond what a double holds or an integer
-            of more than 4,300 digits, a key twice, half a surrogate pair, or is more than 100 levels deep.
+            of more than 4,300 digits, a key twice, half a surrogate pair, or is more than 100 levels deep. The first 20
+            faults are told.
     """
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
@@ -54,7 +58,7 @@ def loads(text: bytes | str) -> Any:
     except json.JSONDecodeError as error:
         reason = f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
         raise StrictJsonError([Fault("", reason)]) from None
-    faults = list(_faults(value, path="", depth=0))
+    faults = list(islice(_faults(value, path="", depth=0), MAX_FAULTS))
     if faults:
         raise StrictJsonError(faults)
     return value
@@ -117,7 +121,9 @@ def _faults_inside(value: dict[str, Any] | list[Any], *, path: str, depth: int) 
             yield from _faults(item, path=join(path, index), depth=depth)
         return
     if isinstance(value, _Twice):
-        yield from (Fault(join(path, key), "stands more than once") for key in value.keys_twice)
+        # A path with half a surrogate pair couldn't be sent to anyone; such a key is told of below.
+        keys_twice = (key for key in value.keys_twice if _is_encodable(key))
+        yield from (Fault(join(path, key), "stands more than once") for key in keys_twice)
     for key, item in value.items():
         if not _is_encodable(key):
             yield Fault(path, "has a key with half a surrogate pair, which is no character")

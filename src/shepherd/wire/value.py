@@ -1,5 +1,6 @@
 """What travels between tasks: small JSON itself, anything else as a claim check."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -7,6 +8,8 @@ from shepherd.errors import ProtocolError
 
 #: A JSON value of up to this many bytes travels in the envelope.
 INLINE_LIMIT: Final = 64 * 1024
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +46,28 @@ NOTHING: Final = Inline(None)
 
 
 def parse_value(document: Any, *, path: str) -> Value:
-    """Return the value that a parsed `{"inline": …}` or `{"claim": {…}}` stands for.
+    """Return the value that a parsed `{"inline": …}` or `{"claim": {…}}` stands for; other fields are left alone.
 
     Raises:
-        ProtocolError: It is neither.
+        ProtocolError: It is neither, or both.
     """
-    if isinstance(document, dict) and document.keys() == {"inline"}:
+    kinds = document.keys() & {"inline", "claim"} if isinstance(document, dict) else set()
+    if kinds == {"inline"}:
         return Inline(document["inline"])
-    if isinstance(document, dict) and isinstance(document.get("claim"), dict):
+    if kinds == {"claim"}:
         return _parse_claim(document["claim"], path=f"{path}.claim")
     raise ProtocolError(f"{path}: must be an object with either 'inline' or 'claim'")
 
 
-def _parse_claim(claim: dict[str, Any], *, path: str) -> ClaimCheck:
+def _parse_claim(claim: Any, *, path: str) -> ClaimCheck:
+    if not isinstance(claim, dict):
+        raise ProtocolError(f"{path}: must be an object")
     texts = {name: claim.get(name) for name in ("uri", "sha256", "media_type")}
     for name, text in texts.items():
         if not isinstance(text, str) or not text:
             raise ProtocolError(f"{path}.{name}: must be a non-empty string")
+    if not _SHA256.fullmatch(str(texts["sha256"])):
+        raise ProtocolError(f"{path}.sha256: must be 64 lower-case hexadecimal digits")
     size = claim.get("size")
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise ProtocolError(f"{path}.size: must be a number of bytes")
