@@ -1,0 +1,77 @@
+"""The process in which tasks are executed: it serves its supervisor until told to end."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Mapping, MutableMapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from shepherd.errors import ProtocolError
+from shepherd.store import open_store
+from shepherd.worker.executor import Executor
+from shepherd.worker.link import Link
+from shepherd.worker.output import Output
+from shepherd.worker.pipe import FrameKind
+from shepherd.worker.task import Task
+
+#: In a child's environment only: how it finds its supervisor.
+VARIABLE: Final = "SHEPHERD_CHILD"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSetup:
+    """What a supervisor tells its child at the start."""
+
+    #: Descriptor of the inherited socket.
+    descriptor: int
+    worker: str
+    store_url: str
+    #: Folder for files that last no longer than an attempt.
+    scratch: str
+
+    def to_text(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def taken_from(cls, environ: MutableMapping[str, str]) -> "ChildSetup | None":
+        """Return the setup if this process is a child, and hide it from what the task's code will start."""
+        text = environ.pop(VARIABLE, "")
+        return cls(**json.loads(text)) if text else None
+
+
+def serve(tasks: Mapping[str, Task], setup: ChildSetup) -> None:
+    """Say what is served, then execute what comes, until the supervisor says to end."""
+    _stay_when_all_are_told_to_end()
+    link = Link(setup.descriptor)
+    executor = Executor(tasks, store=open_store(setup.store_url), worker=setup.worker, scratch=Path(setup.scratch))
+    output = Output(link)
+    link.send(FrameKind.HELLO, json.dumps([task.offer().to_wire() for task in tasks.values()]).encode())
+    for frame in link.frames():
+        if frame.kind is FrameKind.QUIT:
+            return
+        _answer(frame.payload, executor=executor, link=link, output=output)
+
+
+def _answer(body: bytes, *, executor: Executor, link: Link, output: Output) -> None:
+    try:
+        kind, payload = FrameKind.RESULT, executor.execute(body)
+    except ProtocolError as error:
+        kind, payload = FrameKind.MALFORMED, str(error).encode()
+    if not link.is_attached:
+        # A fork of this process that came back out of the task's code: only the original may answer and go on.
+        os._exit(0)
+    output.end_lines()
+    link.send(kind, payload)
+
+
+def _stay_when_all_are_told_to_end() -> None:
+    """Leave it to the supervisor when systemd or a terminal signals the whole group: the running task may end first.
+
+    A handler that does nothing, instead of ignoring: what the task's code starts would inherit that.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)

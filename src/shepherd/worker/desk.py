@@ -1,0 +1,63 @@
+"""Where one attempt has its files: the store behind it, and a folder for as long as it lasts."""
+
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from shepherd.errors import InvalidInputError
+from shepherd.store.key import checked, segment
+from shepherd.store.port import Store
+from shepherd.wire.value import ClaimCheck
+
+
+class Desk:
+    """An attempt's files. Its folder is made when first asked for, since most attempts need none."""
+
+    def __init__(self, store: Store, *, prefix: str, scratch: Path) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._scratch = scratch
+        self._folder: Path | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            # What is left is removed with the worker's whole scratch folder.
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def path(self, name: str) -> Path:
+        """Return a path for a new file, which is removed when the attempt has ended."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(dir=self._scratch))
+        return self._folder / name
+
+    def fetch(self, claim: ClaimCheck) -> Path:
+        return self._store.fetch(claim, into=self.path("").resolve())
+
+    def read(self, claim: ClaimCheck) -> bytes:
+        return self._store.read(claim)
+
+    def put(self, source: Path | bytes, *, name: str, media_type: str) -> ClaimCheck:
+        return self._store.put(source, key=f"{self._prefix}/{segment(name)}", media_type=media_type)
+
+    def discard(self, path: Path) -> None:
+        with suppress(OSError):
+            path.unlink()
+
+
+def desk_prefix(*, run_id: str, order_no: int, task: str, attempt: int, execution: str) -> str:
+    """Return the part of a store's keys that is one execution's own.
+
+    An attempt may be executed twice, when a worker dies before its reply is confirmed: the second execution must not
+    replace what the first one's recorded claim checks promise, so `execution` is different each time.
+
+    Raises:
+        InvalidInputError: The run's id can't be part of a key.
+    """
+    if segment(run_id) != run_id:
+        raise InvalidInputError.at("run.id", "must be letters, digits and '-'")
+    return checked(f"runs/{run_id}/{order_no}-{task}-{attempt}/{execution}")

@@ -1,0 +1,104 @@
+"""What a worker has to say about its attempts, on its way to the broker. One thread sends for all slots, in batches.
+
+The place of the spool: what is delivered here is kept in memory only, so a delivery is acked after its reply's confirm.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from shepherd.broker.port import Broker, Message
+from shepherd.errors import BrokerUnavailableError, TransientError
+
+logger = logging.getLogger(__name__)
+
+_MOST_IN_BATCH: Final = 200
+_FIRST_PAUSE_S: Final = 0.2
+_LONGEST_PAUSE_S: Final = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class _Parcel:
+    message: Message
+    is_confirmed: threading.Event = field(default_factory=threading.Event)
+
+
+class Outbox:
+    """Sends until confirmed, in the order in which it was given, while the broker comes and goes."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._waiting: deque[_Parcel] = deque()
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._pause_s = 0.0
+        self._thread = threading.Thread(target=self._send_all, name="shepherd-outbox", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def post(self, messages: Sequence[Message]) -> None:
+        """Send these when it can be done, without waiting for it."""
+        self._add([_Parcel(message) for message in messages])
+
+    def deliver(self, messages: Sequence[Message]) -> bool:
+        """Send these, and return True when the last one is confirmed; False when the worker was told to end at once."""
+        parcels = [_Parcel(message) for message in messages]
+        self._add(parcels)
+        while not parcels[-1].is_confirmed.wait(1.0):
+            if self._is_closed and not self._thread.is_alive():
+                return False
+        return True
+
+    def close(self, *, wait_s: float) -> None:
+        """Send what is waiting, for at most `wait_s` seconds."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        self._thread.join(wait_s)
+
+    def _add(self, parcels: list[_Parcel]) -> None:
+        with self._changed:
+            self._waiting.extend(parcels)
+            self._changed.notify_all()
+
+    def _send_all(self) -> None:
+        while batch := self._next_batch():
+            unsent = self._send(batch)
+            self._note(unsent)
+
+    def _next_batch(self) -> list[_Parcel]:
+        with self._changed:
+            if self._pause_s:
+                self._changed.wait_for(lambda: self._is_closed, self._pause_s)
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_IN_BATCH))]
+
+    def _send(self, batch: list[_Parcel]) -> list[_Parcel]:
+        answers = self._published([parcel.message for parcel in batch])
+        unsent = [parcel for parcel, answer in zip(batch, answers, strict=True) if answer is not None]
+        for parcel, answer in zip(batch, answers, strict=True):
+            if answer is None:
+                parcel.is_confirmed.set()
+        with self._changed:
+            # In front: what came later must not overtake it.
+            self._waiting.extendleft(reversed(unsent))
+        return unsent
+
+    def _published(self, messages: list[Message]) -> Sequence[TransientError | None]:
+        try:
+            return self._broker.publish(messages)
+        except Exception as error:  # a daemon's loop: logs, backs off, goes on
+            logger.exception("outbox.failed")
+            return [BrokerUnavailableError(str(error))] * len(messages)
+
+    def _note(self, unsent: list[_Parcel]) -> None:
+        if not unsent:
+            self._pause_s = 0.0
+            return
+        if not self._pause_s:
+            logger.warning("outbox.unconfirmed", extra={"messages": len(unsent)})
+        self._pause_s = min(_LONGEST_PAUSE_S, max(_FIRST_PAUSE_S, self._pause_s * 2))

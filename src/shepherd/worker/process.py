@@ -1,0 +1,190 @@
+"""The supervisor's end of one child process: starting it, hearing it, ending it with everything it started."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+from shepherd.worker.child import VARIABLE, ChildSetup
+from shepherd.worker.pipe import Frame, FrameKind, FrameReader, packed
+
+_CHUNK: Final = 256 * 1024
+_MAX_PIECE: Final = 64 * 1024
+#: What a child gets to end by itself.
+_GRACE_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLine:
+    """One line that C code or a grandchild wrote, around Python's own streams."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The child is gone."""
+
+    #: As the end of the sentence "The process …".
+    how: str
+
+
+Event = Frame | OutputLine | Exited
+
+
+class ChildProcess:
+    """One child. To be used by one thread; only `kill` may be called from another."""
+
+    def __init__(self, command: Sequence[str], setup: ChildSetup, *, environ: Mapping[str, str]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            told = replace(setup, descriptor=theirs.fileno()).to_text()
+            self._process = subprocess.Popen(  # noqa: S603  # the command that started this worker
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**environ, VARIABLE: told},
+                pass_fds=[theirs.fileno()],
+                # A group of its own: it is killed with everything it started, and Ctrl-C reaches the supervisor alone.
+                start_new_session=True,
+                bufsize=0,
+            )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._socket = ours
+        self._frames = FrameReader()
+        self._outputs = {
+            self._process.stdout.fileno(): _Lines("INFO"),
+            self._process.stderr.fileno(): _Lines("WARNING"),
+        }
+        self._poll = select.poll()
+        for descriptor in (ours.fileno(), *self._outputs):
+            self._poll.register(descriptor, select.POLLIN)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, kind: FrameKind, payload: bytes = b"") -> bool:
+        """Return False when the child is gone; then it has executed nothing of this."""
+        try:
+            self._socket.sendall(packed(kind, payload))
+        except OSError:
+            return False
+        return True
+
+    def receive(self, *, wait_s: float) -> list[Event]:
+        """Return what the child said, or nothing after `wait_s` seconds; `Exited` is the last that ever comes."""
+        ready = [descriptor for descriptor, _ in self._poll.poll(wait_s * 1000)]
+        events: list[Event] = []
+        # The outputs first: what was written before the reply belongs to it.
+        for descriptor in self._outputs:
+            if descriptor in ready:
+                events += self._read_output(descriptor)
+        if self._socket.fileno() in ready:
+            events += self._read_socket()
+        return events
+
+    def drained(self) -> list[Event]:
+        """Return what stands in the output pipes now, including lines without an end."""
+        events: list[Event] = []
+        for descriptor, _ in self._poll.poll(0):
+            if descriptor in self._outputs:
+                events += self._read_output(descriptor)
+        return events + [line for lines in self._outputs.values() for line in lines.end()]
+
+    def kill(self) -> None:
+        """End it at once, with everything that it started; safe from any thread, and when it is already gone."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let it end, then make sure that nothing of it is left."""
+        self.send(FrameKind.QUIT)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE_S)
+        self.kill()
+        self._process.wait()
+        self._socket.close()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def _read_socket(self) -> list[Event]:
+        try:
+            chunk = self._socket.recv(_CHUNK)
+        except ConnectionResetError:
+            chunk = b""
+        return list(self._frames.feed(chunk)) if chunk else self._end()
+
+    def _read_output(self, descriptor: int) -> list[Event]:
+        chunk = os.read(descriptor, _CHUNK)
+        if not chunk:
+            self._poll.unregister(descriptor)
+        return list(self._outputs[descriptor].feed(chunk))
+
+    def _end(self) -> list[Event]:
+        how = self._how_it_ended()
+        rest = self.drained()
+        self._poll.unregister(self._socket.fileno())
+        return [*rest, Exited(how)]
+
+    def _how_it_ended(self) -> str:
+        try:
+            status = self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+            return "closed its connection to the supervisor, and was killed"
+        self.kill()
+        return _ending(status)
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"ended with exit status {status}"
+    number = -status
+    name = signal.Signals(number).name if number in signal.valid_signals() else str(number)
+    hint = "; perhaps the machine ran out of memory" if number == signal.SIGKILL else ""
+    return f"was killed by signal {name}{hint}"
+
+
+class _Lines:
+    """Cuts what comes out of a pipe into lines."""
+
+    def __init__(self, level: str) -> None:
+        self._level = level
+        self._begun = b""
+
+    def feed(self, chunk: bytes) -> Iterator[OutputLine]:
+        *lines, self._begun = (self._begun + chunk).split(b"\n")
+        for line in lines:
+            yield self._line(line)
+        if len(self._begun) > _MAX_PIECE:
+            yield from self.end()
+
+    def end(self) -> Iterator[OutputLine]:
+        begun, self._begun = self._begun, b""
+        if begun:
+            yield self._line(begun)
+
+    def _line(self, line: bytes) -> OutputLine:
+        text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace").replace("\0", "␀")
+        return OutputLine(self._level, text)
+
+
+def wait_until(moment: float) -> float:
+    """Return how many seconds there are until a moment of the monotonic clock, none if it has passed."""
+    return max(0.0, moment - time.monotonic())
