@@ -1,0 +1,1 @@
+"""The whole system on one machine: `python -m shepherd.site.local run` or `demo`."""

@@ -1,0 +1,76 @@
+"""Which processes a local system is made of."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shepherd.site.local.broker_node import BrokerNode
+from shepherd.site.local.config import HOST, LocalConfig
+
+_PYTHON = sys.executable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """One process. They start in the order of their list, and end in the reverse one."""
+
+    name: str
+    command: tuple[str, ...]
+    #: Beside what all processes of the system get.
+    environ: Mapping[str, str] = field(default_factory=dict)
+    stop_signal: str = "TERM"
+    #: After this, it and everything that it started is killed.
+    stop_within_s: int = 10
+
+
+def programs(config: LocalConfig) -> list[Program]:
+    """Return what has to run, given which services are there already."""
+    return [
+        *(_broker(broker_node(config)) if config.has_own_broker else ()),
+        *([_prefect(config)] if config.has_own_prefect else ()),
+        *_workers(config.projects_folder),
+        _task_publisher(config),
+        _web(config),
+    ]
+
+
+def broker_node(config: LocalConfig) -> BrokerNode:
+    port = config.broker_port
+    return BrokerNode(config.home / "rabbitmq", port=port, epmd_port=port + 1, dist_port=port + 2)
+
+
+def _broker(node: BrokerNode) -> Iterator[Program]:
+    environ = node.environment()
+    yield Program(name="epmd", command=tuple(node.epmd_command()), environ=environ)
+    yield Program(name="rabbitmq", command=tuple(node.command()), environ=environ, stop_within_s=20)
+
+
+def _prefect(config: LocalConfig) -> Program:
+    command = (_PYTHON, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(config.prefect_port))
+    # No run of ours is scheduled by Prefect, so that what looks for late ones only costs time.
+    quiet = {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING", "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false"}
+    return Program(name="prefect", command=command, environ=quiet)
+
+
+def _workers(projects: Path) -> Iterator[Program]:
+    for file in sorted(projects.glob("*/workers/[!_]*.py")):
+        # No longer, though a task may run for hours: the broker gives what was cut short to the next worker.
+        yield Program(name=f"worker-{file.parts[-3]}-{file.stem}", command=(_PYTHON, str(file)), stop_within_s=5)
+
+
+def _task_publisher(config: LocalConfig) -> Program:
+    return Program(
+        name="task-publisher",
+        command=(_PYTHON, str(config.root / "manage.py"), "runscript", "worker_demon"),
+    )
+
+
+def _web(config: LocalConfig) -> Program:
+    listen = f"--listen={HOST}:{config.web_port}"
+    return Program(
+        name="web",
+        command=(_PYTHON, "-m", "waitress", listen, "--threads=8", "shepherd.site.wsgi:application"),
+        # waitress answers what it has begun when it is interrupted, and nothing when it is terminated.
+        stop_signal="INT",
+    )

@@ -1,0 +1,1 @@
+"""What `manage.py runscript NAME` starts: each module here has a function `run`."""

@@ -1,0 +1,7 @@
+"""The Task Publisher, under the name that it always had."""
+
+from shepherd.publisher import daemon
+
+
+def run() -> None:
+    daemon.main()
