@@ -7,7 +7,7 @@ import django
 
 TEST_FOLDER = Path(__file__).parents[1] / ".shepherd" / "test"
 
-pytest_plugins = ["tests.support.postgres", "tests.support.databases"]
+pytest_plugins = ["tests.support.postgres", "tests.support.databases", "tests.support.web", "tests.support.broker"]
 
 
 def _isolate(environ: os._Environ[str]) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -35,6 +35,7 @@ from yarl import URL
 
 from shepherd.broker.consumers import Listener, QueueSubscription, Received, RotatingIntake, SingleIntake, Standing
 from shepherd.broker.loop_thread import LoopThread
+from shepherd.broker.pacing import backoff, chunks
 from shepherd.broker.port import Broker, ExchangeSpec, Intake, Message, QueueSpec, Subscription
 from shepherd.errors import (
     BrokerUnavailableError,
@@ -60,9 +61,6 @@ _CALLS_S: Final = 60.0
 _CLOSE_S: Final = 2.0
 _BACKOFF_S: Final = (0.2, 5.0)
 _PROBE_S: Final = (0.1, 1.0)
-#: Messages and bytes that are written before the socket is waited for.
-_CHUNK: Final = 256
-_CHUNK_BYTES: Final = 1024 * 1024
 _PERSISTENT: Final = 2
 _TRANSIENT: Final = 1
 
@@ -142,7 +140,7 @@ class RabbitBroker(Broker):
                 await asyncio.wait([task])
 
     async def _keep_connected(self) -> None:
-        backoff, reported = _backoff(*_BACKOFF_S), ""
+        pauses, reported = backoff(*_BACKOFF_S), ""
         while True:
             try:
                 async with _translated(), asyncio.timeout(_CALL_S):
@@ -152,9 +150,9 @@ class RabbitBroker(Broker):
                     logger.warning("broker.unreachable", extra={"reason": reported})
             else:
                 logger.info("broker.connected")
-                backoff, reported = _backoff(*_BACKOFF_S), ""
+                pauses, reported = backoff(*_BACKOFF_S), ""
                 await self._keep(link)
-            await asyncio.sleep(next(backoff))
+            await asyncio.sleep(next(pauses))
 
     async def _keep(self, link: "_Link") -> None:
         self._link = link
@@ -169,16 +167,16 @@ class RabbitBroker(Broker):
             await link.close()
 
     async def _serve(self, standing: Standing) -> None:
-        backoff = _backoff(*_BACKOFF_S)
+        pauses = backoff(*_BACKOFF_S)
         while True:
             link = await self._await_link()
             try:
                 async with _translated():
                     await standing.serve(link)
-                backoff = _backoff(*_BACKOFF_S)
+                pauses = backoff(*_BACKOFF_S)
             except BrokerUnavailableError as error:
                 logger.info("broker.consumer_lost", extra={"consumer": str(standing), "reason": str(error)})
-            await asyncio.sleep(next(backoff))
+            await asyncio.sleep(next(pauses))
 
     async def _await_link(self) -> "_Link":
         await self._linked.wait()
@@ -203,7 +201,7 @@ class RabbitBroker(Broker):
         try:
             async with _translated(), asyncio.timeout(timeout_s):
                 link = await self._await_link()
-                for chunk in _chunks(messages):
+                for chunk in chunks(messages):
                     confirms += await link.publish(chunk)
                 if confirms:
                     await asyncio.wait(confirms)
@@ -248,20 +246,6 @@ def _outcome(confirm: _Confirm, message: Message) -> TransientError | None:
     if isinstance(error, PublishError):
         return QueueMissingError(f"no queue takes {message.routing_key!r} of exchange {message.exchange!r}")
     return BrokerUnavailableError(f"the broker did not confirm: {error!r}")
-
-
-def _chunks(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    chunk: list[Message] = []
-    size = 0
-    for message in messages:
-        # Messages of several exchanges don't share a channel, see `_Link.publish`.
-        if chunk and (size > _CHUNK_BYTES or len(chunk) == _CHUNK or message.exchange != chunk[0].exchange):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(message)
-        size += len(message.body)
-    if chunk:
-        yield chunk
 
 
 class _Link:
@@ -352,7 +336,7 @@ class _Link:
             del self._presence[queue]
 
     async def _await_queue(self, queue: str) -> None:
-        for pause in _backoff(*_PROBE_S):
+        for pause in backoff(*_PROBE_S):
             with suppress(TransientError):
                 async with _translated():
                     # A channel of its own: a 404 closes it.
@@ -501,13 +485,6 @@ class _Transport(TransportFactory):
 
 def _with_defaults(url: URL, *, name: str) -> URL:
     return url.update_query({"heartbeat": str(_HEARTBEAT_S), "name": name} | dict(url.query))
-
-
-def _backoff(first_s: float, limit_s: float) -> Iterator[float]:
-    pause = first_s
-    while True:
-        yield pause
-        pause = min(pause * 2, limit_s)
 
 
 @asynccontextmanager

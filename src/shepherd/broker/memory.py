@@ -1,0 +1,191 @@
+"""A broker in this process's memory: the shipped fake, held to the same tests as the real one.
+
+Several `MemoryBroker`s on one `MemoryServer` are as many clients of one broker: a test can hold both sides. Unlike
+RabbitMQ it hands a message out when somebody takes it, not before.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Final, TypeVar
+
+from shepherd.broker.memory_server import MemoryDelivery, MemoryServer
+from shepherd.broker.port import Broker, Delivery, ExchangeSpec, Intake, Message, QueueSpec, Subscription
+from shepherd.errors import BrokerUnavailableError, ProtocolError, TransientError
+
+#: As the real adapter has it.
+LARGEST_MESSAGE: Final = 16 * 1024 * 1024
+
+_shared: dict[str, MemoryServer] = {}
+
+
+def shared_server(url: str) -> MemoryServer:
+    """Return the server that everybody in this process gets for this URL."""
+    return _shared.setdefault(url, MemoryServer())
+
+
+class MemoryBroker(Broker):
+    """One client of a `MemoryServer`, of its own one when none is given."""
+
+    def __init__(self, server: MemoryServer | None = None, *, name: str = "memory") -> None:
+        self.server = server or MemoryServer()
+        self.name = name
+        #: Everything that this client has published and the broker has taken, in order.
+        self.published: list[Message] = []
+        self._is_closed = False
+        self._consumers: list[_Consumer] = []
+        self._anonymous = count(1)
+        self.server.join(self.give_back)
+
+    @property
+    def is_connected(self) -> bool:
+        return self.server.is_up and not self._is_closed
+
+    def wait_connected(self, *, timeout_s: float) -> bool:
+        with self.server.changed:
+            return self.server.changed.wait_for(lambda: self.is_connected, timeout_s)
+
+    def declare(self, *, exchanges: Sequence[ExchangeSpec] = (), queues: Sequence[QueueSpec] = ()) -> None:
+        with self.server.changed:
+            if not self.is_connected:
+                raise BrokerUnavailableError("the broker did not answer in time")
+            for exchange in exchanges:
+                self.server.declare_exchange(exchange)
+            for queue in queues:
+                self.server.declare_queue(queue)
+            self.server.changed.notify_all()
+
+    def publish(self, messages: Sequence[Message], *, timeout_s: float = 10.0) -> list[TransientError | None]:
+        for message in messages:
+            if len(message.body) > LARGEST_MESSAGE:
+                raise ProtocolError(f"a message for {message.routing_key!r} has {len(message.body)} bytes, too many")
+        if not self.wait_connected(timeout_s=0 if self._is_closed else timeout_s):
+            return [BrokerUnavailableError("the broker did not confirm in time") for _ in messages]
+        with self.server.changed:
+            outcomes = [self.server.route(message) for message in messages]
+            self.published += [message for message, error in zip(messages, outcomes, strict=True) if error is None]
+            self.server.changed.notify_all()
+        return outcomes
+
+    def subscribe(self, queue: str, *, prefetch: int) -> Subscription:
+        return self._consuming(_Subscription(self, [queue], prefetch=prefetch))
+
+    def listen(self, exchange: str, *, binding_keys: Sequence[str]) -> Subscription:
+        queue = f"amq.gen-{self.name}-{id(self)}-{next(self._anonymous)}"
+        with self.server.changed:
+            self.server.declare_queue(QueueSpec(name=queue))
+            for key in binding_keys:
+                self.server.bind(exchange, key, queue=queue)
+        return self._consuming(_Listener(self, [queue], prefetch=100))
+
+    def intake(self, queues: Sequence[str]) -> Intake:
+        return self._consuming(_Intake(self, queues, prefetch=1))
+
+    def _consuming(self, consumer: "_ConsumerT") -> "_ConsumerT":
+        with self.server.changed:
+            self._consumers.append(consumer)
+        return consumer
+
+    def close(self) -> None:
+        with self.server.changed:
+            self._is_closed = True
+            for consumer in self._consumers:
+                consumer.stop()
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Return all that is in hand to its queue, as a broken connection does."""
+        for consumer in self._consumers:
+            consumer.give_back()
+
+
+class _Consumer:
+    def __init__(self, broker: MemoryBroker, queues: Sequence[str], *, prefetch: int) -> None:
+        self._broker = broker
+        self._server = broker.server
+        #: The one whose turn it is first.
+        self._queues = deque(queues)
+        self._prefetch = prefetch
+        self._in_hand: list[MemoryDelivery] = []
+        self._is_closed = False
+
+    def _take(self, *, at_most: int, wait_s: float) -> list[Delivery]:
+        taken: list[Delivery] = []
+
+        def has_come() -> bool:
+            taken.extend(self._next(at_most))
+            return bool(taken) or self._is_closed
+
+        with self._server.changed:
+            self._server.changed.wait_for(has_come, wait_s)
+        return taken
+
+    def _next(self, at_most: int) -> Iterator[Delivery]:
+        while at_most > 0 and self._broker.is_connected and not self._is_closed and len(self._in_hand) < self._prefetch:
+            delivery = next(filter(None, map(self._server.take, list(self._queues))), None)
+            if delivery is None:
+                return
+            self._queues.rotate(-1 - self._queues.index(delivery.queue))
+            self._in_hand.append(delivery)
+            at_most -= 1
+            yield delivery
+
+    def _settle(self, deliveries: Sequence[Delivery], *, is_done: bool) -> None:
+        with self._server.changed:
+            for delivery in deliveries:
+                # What is no longer in hand is stale: its connection broke, or it was settled before.
+                if isinstance(delivery, MemoryDelivery) and delivery in self._in_hand:
+                    self._in_hand.remove(delivery)
+                    self._server.settle(delivery, is_done=is_done)
+            self._server.changed.notify_all()
+
+    def give_back(self) -> None:
+        self._settle(list(self._in_hand), is_done=False)
+
+    def stop(self) -> None:
+        """Take nothing more. What is in hand stays there."""
+        with self._server.changed:
+            self._is_closed = True
+            self._server.changed.notify_all()
+
+
+_ConsumerT = TypeVar("_ConsumerT", bound=_Consumer)
+
+
+class _Subscription(_Consumer):
+    def take(self, *, at_most: int, wait_s: float) -> list[Delivery]:
+        return self._take(at_most=at_most, wait_s=wait_s)
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self._settle(deliveries, is_done=True)
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        self._settle(deliveries, is_done=False)
+
+    def close(self) -> None:
+        self.stop()
+        self.give_back()
+
+
+class _Listener(_Subscription):
+    """Its queue goes with it."""
+
+    def stop(self) -> None:
+        super().stop()
+        with self._server.changed:
+            for queue in self._queues:
+                self._server.delete_queue(queue)
+
+
+class _Intake(_Consumer):
+    def take(self, *, wait_s: float) -> Delivery | None:
+        return next(iter(self._take(at_most=1, wait_s=wait_s)), None)
+
+    def ack(self, delivery: Delivery) -> None:
+        self._settle([delivery], is_done=True)
+
+    def release(self, delivery: Delivery) -> None:
+        self._settle([delivery], is_done=False)
+
+    def close(self) -> None:
+        self.stop()

@@ -1,0 +1,32 @@
+"""How fast to try again, and how much to send at once."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from shepherd.broker.port import Message
+
+#: Messages and bytes that are written before the socket is waited for.
+_CHUNK: Final = 256
+_CHUNK_BYTES: Final = 1024 * 1024
+
+
+def backoff(first_s: float, limit_s: float) -> Iterator[float]:
+    """Yield pauses without end, each twice the one before, up to a limit."""
+    pause = first_s
+    while True:
+        yield pause
+        pause = min(pause * 2, limit_s)
+
+
+def chunks(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """Yield the messages in their order, in parts of one exchange each that are worth one write."""
+    chunk: list[Message] = []
+    size = 0
+    for message in messages:
+        if chunk and (size > _CHUNK_BYTES or len(chunk) == _CHUNK or message.exchange != chunk[0].exchange):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(message)
+        size += len(message.body)
+    if chunk:
+        yield chunk
