@@ -13,6 +13,10 @@ class ExactJSONField(models.TextField):  # type: ignore[type-arg]  # Django's ow
     Not `jsonb`, which reorders keys, merges doubles and refuses NUL.
     """
 
+    #: For the types' plug-in only: what may be assigned, and what is read.
+    _pyi_private_set_type: Any
+    _pyi_private_get_type: Any
+
     def from_db_value(self, value: str | None, *_: object) -> Any:
         return None if value is None else strict_json.loads(value)
 

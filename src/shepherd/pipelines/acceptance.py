@@ -1,0 +1,112 @@
+"""How a pipeline becomes a run: the only way in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+
+from shepherd.domain.pipeline import PipelineSpec
+from shepherd.domain.status import RunStatus, TaskStatus
+from shepherd.errors import ConflictError, Fault, InvalidInputError
+from shepherd.pipelines import wakeup
+from shepherd.pipelines.announced import announced_schemas
+from shepherd.pipelines.changes import Change, write_changes
+from shepherd.pipelines.contexts import check_contexts
+from shepherd.pipelines.models import Run, Task
+from shepherd.pipelines.projects import known_projects
+
+_KEY_LIMIT: Final = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The answer to a submitted pipeline."""
+
+    run: Run
+    #: What doesn't keep the run from being accepted, but may keep it from ending well.
+    warnings: tuple[Fault, ...]
+    #: False when an earlier call with the same key made the run.
+    is_new: bool
+
+
+def accept(
+    spec: PipelineSpec, *, by: User, now: datetime, idempotency_key: str | None = None, body_sha256: str = ""
+) -> Accepted:
+    """Store a run and its tasks in one transaction, and wake the Task Publisher once it is committed.
+
+    Safe to call again with the same key and body, from any process: the run of the first call is the answer.
+    A broker that is away doesn't matter here.
+
+    Raises:
+        InvalidInputError: The project is unknown, or a context breaks what its workers announced. Nothing is stored.
+        ConflictError: The caller used this key before, with another body.
+    """
+    _check_key(idempotency_key)
+    first = _first_run(by, idempotency_key, body_sha256)
+    if first is not None:
+        return first
+    warnings = _check(spec, now=now)
+    try:
+        with transaction.atomic():
+            run = _insert(spec, by=by, now=now, idempotency_key=idempotency_key, body_sha256=body_sha256)
+            transaction.on_commit(wakeup.wake, robust=True)
+    except IntegrityError:
+        # Two calls with one key at once: the constraint lets one in, the other gets its run.
+        first = _first_run(by, idempotency_key, body_sha256)
+        if first is None:
+            raise
+        return first
+    return Accepted(run=run, warnings=tuple(warnings), is_new=True)
+
+
+def _check_key(key: str | None) -> None:
+    if key is None:
+        return
+    if not 0 < len(key) <= _KEY_LIMIT or not (key.isascii() and key.isprintable()):
+        raise InvalidInputError.at("Idempotency-Key", f"must be 1 to {_KEY_LIMIT} printable ASCII characters")
+
+
+def _first_run(by: User, key: str | None, body_sha256: str) -> Accepted | None:
+    if key is None:
+        return None
+    run = Run.objects.filter(accepted_by=by, idempotency_key=key).first()
+    if run is None:
+        return None
+    if run.body_sha256 != body_sha256:
+        raise ConflictError(f"the Idempotency-Key was used for run {run.number}, with another body")
+    return Accepted(run=run, warnings=(), is_new=False)
+
+
+def _check(spec: PipelineSpec, *, now: datetime) -> Sequence[Fault]:
+    faults, warnings = check_contexts(spec.tasks, announced_schemas({task.name for task in spec.tasks}, now=now))
+    known = known_projects(settings.SHEPHERD.projects_folder)
+    if spec.project not in known:
+        faults.insert(0, Fault("project", f"is not known; known are: {', '.join(known) or 'none'}"))
+    if faults:
+        raise InvalidInputError(faults)
+    return warnings
+
+
+def _insert(spec: PipelineSpec, *, by: User, now: datetime, idempotency_key: str | None, body_sha256: str) -> Run:
+    run = Run.objects.create(
+        project=spec.project,
+        pipeline_name=spec.pipeline_name,
+        data_url=spec.data_url,
+        accepted_at=now,
+        accepted_by=by,
+        idempotency_key=idempotency_key,
+        body_sha256=body_sha256,
+    )
+    tasks = Task.objects.bulk_create(
+        Task(run=run, position=position, order_no=task.order_no, name=task.name, context=task.context)
+        for position, task in enumerate(spec.tasks)
+    )
+    who = by.get_username()
+    accepted = Change(run.number, None, None, "", RunStatus.ACCEPTED, who)
+    pending = [Change(run.number, task.number, None, "", TaskStatus.PENDING, who) for task in tasks]
+    write_changes([accepted, *pending], at=now)
+    return run

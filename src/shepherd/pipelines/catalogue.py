@@ -1,0 +1,97 @@
+"""Who announced what: the rows behind the catalogue, written by the Task Publisher as workers speak up."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from django.db import transaction
+from django.db.models import Case, TextField, Value, When
+from django.db.models.functions import Cast
+
+from shepherd.pipelines.models import Offer, WorkerSeen
+from shepherd.pipelines.sql import text
+from shepherd.wire import strict_json
+from shepherd.wire.envelope import Beat
+from shepherd.wire.manifest import Manifest, TaskOffer
+
+_DESCRIPTION_LIMIT: Final = 20_000
+_NAME_LIMIT: Final = 255
+#: The largest `PositiveIntegerField` of PostgreSQL.
+_COUNT_LIMIT: Final = 2**31 - 1
+#: What a later manifest of the same worker may change.
+_WORKER_CHANGES: Final = ("host", "pid", "version", "store", "slots", "free_slots", "state", "last_seen_at")
+_OFFER_CHANGES: Final = ("description", "context_schema", "data")
+
+
+def announce(manifest: Manifest, *, now: datetime) -> None:
+    """Store what a worker said of itself and of its tasks; safe to call again with the same manifest.
+
+    `now` counts as the moment in which it was seen: the worker's own clock may be wrong.
+    """
+    with transaction.atomic():
+        [seen] = WorkerSeen.objects.bulk_create(
+            [_seen(manifest, now=now)],
+            update_conflicts=True,
+            unique_fields=["worker"],
+            update_fields=_WORKER_CHANGES,
+        )
+        if changed := _changed_offers(seen, manifest.tasks):
+            Offer.objects.bulk_create(
+                changed, update_conflicts=True, unique_fields=["worker", "name"], update_fields=_OFFER_CHANGES
+            )
+
+
+def beat(beats: Sequence[Beat], *, now: datetime) -> None:
+    """Store that these workers live; beats of workers that never announced themselves change nothing."""
+    last = {text(each.worker, _NAME_LIMIT): _count(each.free_slots) for each in beats}
+    if not last:
+        return
+    free = Case(*(When(worker=worker, then=Value(slots)) for worker, slots in last.items()))
+    WorkerSeen.objects.filter(worker__in=last).update(last_seen_at=now, free_slots=free)
+
+
+def _seen(manifest: Manifest, *, now: datetime) -> WorkerSeen:
+    return WorkerSeen(
+        worker=text(manifest.worker, _NAME_LIMIT),
+        host=text(manifest.host, _NAME_LIMIT),
+        pid=_count(manifest.pid),
+        version=text(manifest.version, 50),
+        store=text(manifest.store, 2_000),
+        slots=_count(manifest.slots),
+        free_slots=_count(manifest.free_slots),
+        state=manifest.state,
+        first_seen_at=now,
+        last_seen_at=now,
+    )
+
+
+def _changed_offers(seen: WorkerSeen, tasks: Sequence[TaskOffer]) -> list[Offer]:
+    # By name, since one statement can't insert the same row twice.
+    wanted = {task.name: _offer(seen, task) for task in tasks}
+    schema_text = Cast("context_schema", TextField())
+    stored: dict[str, Any] = {
+        name: (description, schema, data)
+        for name, description, schema, data in Offer.objects.filter(worker=seen)
+        .annotate(schema_text=schema_text)
+        .values_list("name", "description", "schema_text", "data")
+    }
+    # Manifests come every 10 s from every worker and hardly ever differ.
+    return [
+        offer
+        for name, offer in wanted.items()
+        if stored.get(name) != (offer.description, strict_json.dumps(offer.context_schema), offer.data)
+    ]
+
+
+def _offer(seen: WorkerSeen, task: TaskOffer) -> Offer:
+    return Offer(
+        worker=seen,
+        name=task.name,
+        description=text(task.description, _DESCRIPTION_LIMIT),
+        context_schema=task.context_schema,
+        data=text(task.data, 200),
+    )
+
+
+def _count(number: int) -> int:
+    return min(max(number, 0), _COUNT_LIMIT)

@@ -1,0 +1,249 @@
+"""Everything that may be read: the door for the API and the pages. No number of queries depends on a number of rows."""
+
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from django.conf import settings
+from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
+
+from shepherd.domain.status import ENDED_RUN
+from shepherd.errors import InvalidInputError, NotFoundError
+from shepherd.names import project_key
+from shepherd.pipelines.announced import Availability, CatalogueEntry, catalogue
+from shepherd.pipelines.models import Attempt, LogLine, Run, StatusChange, Task
+from shepherd.pipelines.projects import Project, known_projects
+from shepherd.pipelines.waiting import waiting_reasons
+
+__all__ = [
+    "Availability",
+    "CatalogueEntry",
+    "LogEntry",
+    "LogPage",
+    "RunDetail",
+    "RunFilter",
+    "RunPage",
+    "RunSummary",
+    "catalogue",
+    "find_number",
+    "list_runs",
+    "log_page",
+    "log_tail",
+    "one_run",
+    "projects",
+]
+
+_LARGEST_NUMBER: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which runs are wanted; an empty field wants all."""
+
+    status: str = ""
+    project: str = ""
+    #: The whole name of the pipeline.
+    name: str = ""
+    #: A part of the pipeline's or of a task's name, or the run's number.
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """A run with its tasks, whose contexts and results are not loaded."""
+
+    run: Run
+    tasks: tuple[Task, ...]
+    #: Why it waits; None when it doesn't.
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    """Some runs, the newest first."""
+
+    runs: tuple[RunSummary, ...]
+    #: What `before` must be for the next page; None on the last one.
+    next_before: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDetail:
+    """All that is known of a run but its log. The tokens and inputs of attempts are never loaded."""
+
+    run: Run
+    #: In their order; each with its attempts prefetched, the first one first.
+    tasks: tuple[Task, ...]
+    changes: tuple[StatusChange, ...]
+    reason: str | None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.run.status in ENDED_RUN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """One line, with the attempt that wrote it."""
+
+    line: LogLine
+    attempt: Attempt
+
+    @property
+    def task(self) -> Task:
+        return self.attempt.task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPage:
+    """Some lines of a run, in the order of their arrival."""
+
+    entries: tuple[LogEntry, ...]
+    #: What `after` must be to go on from here.
+    next_after: int
+    #: True when the run has ended and nothing follows.
+    is_last: bool
+
+
+def list_runs(wanted: RunFilter, *, before: int | None, limit: int, now: datetime) -> RunPage:
+    """Return the newest runs with a number below `before`, at most `limit`.
+
+    Raises:
+        InvalidInputError: A text in the filter can't be looked for.
+    """
+    rows = _filtered(wanted).defer("data", "error").order_by("-number")
+    if before is not None:
+        rows = rows.filter(number__lt=min(before, _LARGEST_NUMBER))
+    tasks = Task.objects.defer("context", "result", "error").order_by("position")
+    found = list(rows.prefetch_related(Prefetch("tasks", tasks))[: limit + 1])
+    runs = found[:limit]
+    reasons = waiting_reasons(runs, now=now)
+    return RunPage(
+        runs=tuple(RunSummary(run=run, tasks=tuple(run.tasks.all()), reason=reasons.get(run.number)) for run in runs),
+        next_before=runs[-1].number if len(found) > limit else None,
+    )
+
+
+def _filtered(wanted: RunFilter) -> QuerySet[Run]:
+    for field in ("status", "project", "name", "text"):
+        if "\0" in getattr(wanted, field):
+            raise InvalidInputError.at(field, "must not hold NUL")
+    exact = {
+        "status": wanted.status,
+        "project": project_key(wanted.project),
+        "pipeline_name": wanted.name,
+    }
+    runs = Run.objects.filter(**{field: value for field, value in exact.items() if value})
+    return runs.filter(_holds(wanted.text)) if wanted.text else runs
+
+
+def _holds(text: str) -> Q:
+    is_in_a_task = Exists(Task.objects.filter(run=OuterRef("pk"), name__icontains=text))
+    holds = Q(pipeline_name__icontains=text) | Q(is_in_a_task)
+    number = _as_number(text)
+    return holds if number is None else holds | Q(number=number)
+
+
+def find_number(reference: str) -> int:
+    """Return the number of the run that a caller means by a UUID or a number.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    number = _as_number(reference)
+    found = Run.objects.filter(number=number) if number is not None else Run.objects.filter(id=_as_uuid(reference))
+    known = found.values_list("number", flat=True).first()
+    if known is None:
+        raise _no_run(reference)
+    return known
+
+
+def _as_number(text: str) -> int | None:
+    if not re.fullmatch(r"[0-9]{1,19}", text):
+        return None
+    number = int(text)
+    return number if number <= _LARGEST_NUMBER else None
+
+
+def _as_uuid(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        raise _no_run(text) from None
+
+
+def _no_run(reference: str) -> NotFoundError:
+    return NotFoundError(f"there is no run {reference[:100]!r}")
+
+
+def one_run(number: int, *, now: datetime) -> RunDetail:
+    """Return a run.
+
+    Raises:
+        NotFoundError: There is none of this number.
+    """
+    attempts = Attempt.objects.defer("token", "data").order_by("attempt_no")
+    tasks = Task.objects.order_by("position").prefetch_related(Prefetch("attempts", attempts))
+    changes = StatusChange.objects.order_by("number")
+    run = (
+        Run.objects.filter(number=number)
+        .select_related("accepted_by")
+        .prefetch_related(Prefetch("tasks", tasks), Prefetch("changes", changes))
+        .first()
+    )
+    if run is None:
+        raise _no_run(str(number))
+    return RunDetail(
+        run=run,
+        tasks=tuple(run.tasks.all()),
+        changes=tuple(run.changes.all()),
+        reason=waiting_reasons([run], now=now).get(number),
+    )
+
+
+def log_page(number: int, *, after: int, limit: int) -> LogPage:
+    """Return the lines of a run that arrived after the line `after` (0 for all), at most `limit`.
+
+    Raises:
+        NotFoundError: There is no run of this number.
+    """
+    attempts, has_ended = _attempts(number)
+    lines = LogLine.objects.filter(attempt__in=attempts, number__gt=min(max(after, 0), _LARGEST_NUMBER))
+    found = list(lines.order_by("number")[: limit + 1])
+    return _log_page(found[:limit], attempts, after=after, is_last=has_ended and len(found) <= limit)
+
+
+def log_tail(number: int, *, limit: int) -> LogPage:
+    """Return the last lines of a run, at most `limit`.
+
+    Raises:
+        NotFoundError: There is no run of this number.
+    """
+    attempts, has_ended = _attempts(number)
+    found = list(LogLine.objects.filter(attempt__in=attempts).order_by("-number")[:limit])
+    return _log_page(found[::-1], attempts, after=0, is_last=has_ended)
+
+
+def _attempts(number: int) -> tuple[dict[int, Attempt], bool]:
+    # Before the lines, so that "it has ended" is never newer than they are.
+    status = Run.objects.filter(number=number).values_list("status", flat=True).first()
+    if status is None:
+        raise _no_run(str(number))
+    attempts = (
+        Attempt.objects.filter(task__run=number)
+        .select_related("task")
+        .only("attempt_no", "task__name", "task__order_no", "task__position", "task__id")
+    )
+    return {attempt.number: attempt for attempt in attempts}, status in ENDED_RUN
+
+
+def _log_page(lines: list[LogLine], attempts: dict[int, Attempt], *, after: int, is_last: bool) -> LogPage:
+    entries = tuple(LogEntry(line=line, attempt=attempts[line.attempt_id]) for line in lines)
+    return LogPage(entries=entries, next_after=lines[-1].number if lines else after, is_last=is_last)
+
+
+def projects() -> list[Project]:
+    """Return the projects that there are, in the order of the alphabet."""
+    return list(known_projects(settings.SHEPHERD.projects_folder).values())

@@ -1,0 +1,90 @@
+"""What tests of the web process share: a folder of projects, a caller, and rows as the engine leaves them."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import override_settings
+
+from shepherd.pipelines import wakeup
+from shepherd.wire.manifest import Manifest, TaskOffer
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+class CountingBell(wakeup.Bell):
+    """Counts rings, and rings nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: pytest.fail("nobody opens a broker here"))
+        self.rings = 0
+
+    def ring(self) -> None:
+        self.rings += 1
+
+
+@pytest.fixture
+def bell(monkeypatch: pytest.MonkeyPatch) -> CountingBell:
+    counting = CountingBell()
+    monkeypatch.setattr(wakeup, "_bell", counting)
+    return counting
+
+
+@pytest.fixture
+def projects_folder(tmp_path: Path) -> Iterator[Path]:
+    """Two projects: `ids_drr` with a flow, `generic_transformations` with workers."""
+    folder = tmp_path / "projects"
+    (folder / "ids_drr").mkdir(parents=True)
+    (folder / "ids_drr" / "flow.py").touch()
+    (folder / "generic_transformations" / "workers").mkdir(parents=True)
+    with override_settings(SHEPHERD=replace(settings.SHEPHERD, projects_folder=folder)):
+        yield folder
+
+
+@pytest.fixture
+def asha(database: str, projects_folder: Path, bell: CountingBell) -> User:
+    """A caller, on a database, with projects."""
+    # Without a password: hashing one takes longer than most tests.
+    return User.objects.create_user("asha")
+
+
+def pipeline(*names: str, **changes: Any) -> dict[str, Any]:
+    """Return a document that asks for these tasks, in this order."""
+    tasks = [{"name": name, "order_no": order_no, "context": {}} for order_no, name in enumerate(names, start=1)]
+    return {
+        "pipeline_name": "sentinel_pipeline",
+        "data_url": "",
+        "project": "ids-drr",
+        "transformers_list": tasks,
+        **changes,
+    }
+
+
+def manifest(*offers: TaskOffer | str, **changes: Any) -> Manifest:
+    """Return the announcement of a serving worker with one free slot."""
+    fields: dict[str, Any] = {
+        "worker": "columns@node-3:4711:9f2c41",
+        "at": NOW,
+        "host": "node-3",
+        "pid": 4711,
+        "version": "0.1.0",
+        "slots": 1,
+        "free_slots": 1,
+        "state": "serving",
+        "store": "file:///srv/store",
+        "tasks": tuple(offer if isinstance(offer, TaskOffer) else an_offer(offer) for offer in offers),
+    }
+    return Manifest(**{**fields, **changes})
+
+
+def an_offer(name: str, schema: dict[str, Any] | None = None, **changes: Any) -> TaskOffer:
+    return TaskOffer(**{"name": name, "description": "", "context_schema": schema or {}, **changes})
+
+
+def later(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
