@@ -1,11 +1,10 @@
 """Django for all tests, with settings of their own: nothing of the developer's shell or `.shepherd/env` is read."""
 
 import os
-from pathlib import Path
 
 import django
 
-TEST_FOLDER = Path(__file__).parents[1] / ".shepherd" / "test"
+from tests.support.folders import TEST_FOLDER
 
 pytest_plugins = ["tests.support.postgres", "tests.support.databases", "tests.support.web", "tests.support.broker"]
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from shepherd.errors import ConfigurationError
 from shepherd.site.local.programs import Program
 
 #: supervisord itself waits for each program's own limit; this is for all together.
@@ -81,8 +82,14 @@ class Supervisor:
 
 
 def render(programs: Sequence[Program], *, home: Path, root: Path) -> str:
-    """Return supervisord's configuration."""
-    paths = {"home": _plain(str(home)), "root": _plain(str(root)), "log": _plain(str(home / "log"))}
+    """Return supervisord's configuration.
+
+    Raises:
+        ConfigurationError: A folder's name has a percent sign, which supervisord expands a second time in log files.
+    """
+    if "%" in f"{home}{root}":
+        raise ConfigurationError(f"{home}: supervisord can't work in a folder with % in its name")
+    paths = {"home": home, "root": root, "log": home / "log"}
     head = _CONFIG.format(user=pwd.getpwuid(os.geteuid()).pw_name, **paths)
     sections = (
         _PROGRAM.format(
