@@ -15,32 +15,57 @@ from shepherd.wire import strict_json
 from shepherd.wire.envelope import TaskError
 from shepherd.wire.value import Inline, Value
 
-#: Names of the tasks of a project that have a publisher of their own, by project.
-Leads = Callable[[str], Collection[str]]
+#: Returns the names of a project's tasks that have a publisher of their own; None where only its flow can say so.
+Leads = Callable[[str], Collection[str] | None]
 
 
-def start(*, leads: Leads, limit: int, now: datetime) -> Moved:
-    """Start accepted runs in the order of their acceptance, and open their first attempts where nothing is missing."""
+def start(*, leads: Leads, is_followed: bool, limit: int, now: datetime) -> Moved:
+    """Start accepted runs in the order of their acceptance, and open their first attempts where nothing is missing.
+
+    `is_followed` says whether Prefect will be told of them.
+    """
+    # Outside of the transaction: a project's flow may take seconds to import.
+    led = {row["project"]: leads(row["project"]) for row in _accepted_projects()}
+    if not led:
+        return Moved()
     with transaction.atomic():
         runs = sql.rows(
             f"""SELECT number, id, project, pipeline_name, data_url FROM pipelines_run
-                WHERE status = %s ORDER BY number LIMIT {int(limit)} {sql.for_update(skip_locked=True)}""",
-            [RunStatus.ACCEPTED],
+                WHERE status = %s AND project IN {sql.places(list(led))}
+                ORDER BY number LIMIT {int(limit)} {sql.for_update(skip_locked=True)}""",
+            [RunStatus.ACCEPTED, *led],
         )
-        if not runs:
-            return Moved()
-        numbers = [run["number"] for run in runs]
-        sql.execute(
-            f"UPDATE pipelines_run SET status = %s, started_at = %s WHERE number IN {sql.places(numbers)}",
-            [RunStatus.RUNNING, sql.time(now), *numbers],
-        )
-        write_changes(run_changes(numbers, RunStatus.ACCEPTED, RunStatus.RUNNING), at=now)
-        _mark_led(runs, leads)
-        moved = Moved(started=len(runs), to_fetch={run["number"]: run["data_url"] for run in runs if run["data_url"]})
-        at_once = [run["number"] for run in runs if not run["data_url"]]
-        _fill_data(at_once, Inline(None))
-        _open_first(at_once, Inline(None), moved, now)
+        return _begin(runs, led, is_followed=is_followed, now=now) if runs else Moved()
+
+
+def _accepted_projects() -> list[dict[str, Any]]:
+    return sql.rows("SELECT DISTINCT project FROM pipelines_run WHERE status = %s", [RunStatus.ACCEPTED])
+
+
+def _begin(
+    runs: Sequence[Mapping[str, Any]],
+    led: Mapping[str, Collection[str] | None],
+    *,
+    is_followed: bool,
+    now: datetime,
+) -> Moved:
+    numbers = [run["number"] for run in runs]
+    sql.execute(
+        f"""UPDATE pipelines_run SET status = %s, started_at = %s, prefect_state = %s, prefect_note = %s
+            WHERE number IN {sql.places(numbers)}""",
+        [RunStatus.RUNNING, sql.time(now), *_following(is_followed), *numbers],
+    )
+    write_changes(run_changes(numbers, RunStatus.ACCEPTED, RunStatus.RUNNING), at=now)
+    _mark_led(runs, led)
+    moved = Moved(started=len(runs), to_fetch={run["number"]: run["data_url"] for run in runs if run["data_url"]})
+    at_once = [run["number"] for run in runs if not run["data_url"]]
+    _fill_data(at_once, Inline(None))
+    _open_first(at_once, Inline(None), moved, now)
     return moved
+
+
+def _following(is_followed: bool) -> tuple[str, str]:
+    return ("waiting", "") if is_followed else ("absent", "SHEPHERD_PREFECT is off")
 
 
 def set_data(run_number: int, data: Value, *, now: datetime) -> Moved:
@@ -73,18 +98,17 @@ def fail(run_number: int, error: TaskError, *, task_number: int | None = None, n
     document = strict_json.dumps(error.to_wire())
     moved = Moved()
     with transaction.atomic():
+        task = _unended_task(run_number, task_number) if task_number is not None else None
         ended = sql.execute(
             "UPDATE pipelines_run SET status = %s, error = %s, finished_at = %s WHERE number = %s AND status = %s",
             [RunStatus.FAILED, document, sql.time(now), run_number, RunStatus.RUNNING],
         )
         if not ended:
             return moved
-        changes = [*run_changes([run_number], RunStatus.RUNNING, RunStatus.FAILED, reason=error.message)]
-        if task_number is not None and _fail_pending(task_number, document, now):
-            changes.append(
-                Change(run_number, task_number, None, TaskStatus.PENDING, TaskStatus.FAILED, PUBLISHER, error.message)
-            )
-            moved.ended_tasks.append(task_number)
+        changes = run_changes([run_number], RunStatus.RUNNING, RunStatus.FAILED, reason=error.message)
+        if task is not None:
+            changes.append(_fail_task(task, error, now))
+            moved.ended_tasks.append(task["task_number"])
         write_changes(changes, at=now)
     return moved
 
@@ -98,18 +122,24 @@ def unfetched() -> dict[int, str]:
     return {row["number"]: row["data_url"] for row in found}
 
 
-def _mark_led(runs: Iterable[Mapping[str, Any]], leads: Leads) -> None:
+def _mark_led(runs: Iterable[Mapping[str, Any]], led: Mapping[str, Collection[str] | None]) -> None:
     by_project: dict[str, list[int]] = {}
     for run in runs:
         by_project.setdefault(run["project"], []).append(run["number"])
     for project, numbers in by_project.items():
-        names = sorted(leads(project))
-        if names:
-            sql.execute(
-                f"""UPDATE pipelines_task SET is_led = %s
-                    WHERE run_id IN {sql.places(numbers)} AND name IN {sql.places(names)}""",
-                [True, *numbers, *names],
-            )
+        _mark_project_led(numbers, led[project])
+
+
+def _mark_project_led(numbers: Sequence[int], names: Collection[str] | None) -> None:
+    if names is not None and not names:
+        return
+    statement = f"UPDATE pipelines_task SET is_led = %s WHERE run_id IN {sql.places(numbers)}"
+    parameters: list[Any] = [True, *numbers]
+    if names is not None:
+        chosen = sorted(names)
+        statement += f" AND name IN {sql.places(chosen)}"
+        parameters += chosen
+    sql.execute(statement, parameters)
 
 
 def _fill_data(numbers: Sequence[int], data: Value) -> int:
@@ -148,9 +178,24 @@ def _input_of(task: Mapping[str, Any]) -> Value:
     return sql.value(found[0]["value"])
 
 
-def _fail_pending(task_number: int, error: str, now: datetime) -> int:
-    return sql.execute(
-        """UPDATE pipelines_task SET status = 'failed', error = %s, finished_at = %s
-           WHERE number = %s AND status = 'pending'""",
-        [error, sql.time(now), task_number],
+def _unended_task(run_number: int, task_number: int) -> dict[str, Any] | None:
+    found = sql.rows(
+        f"""{TASKS} WHERE t.number = %s AND t.run_id = %s AND t.status IN ('pending', 'published', 'running')
+            {sql.for_update(of="t, r")}""",
+        [task_number, run_number],
     )
+    return found[0] if found else None
+
+
+def _fail_task(task: Mapping[str, Any], error: TaskError, now: datetime) -> Change:
+    sql.execute(
+        "UPDATE pipelines_task SET status = 'failed', error = %s, finished_at = %s WHERE number = %s",
+        [strict_json.dumps(error.to_wire()), sql.time(now), task["task_number"]],
+    )
+    sql.execute(
+        """UPDATE pipelines_attempt SET status = 'withdrawn', finished_at = %s
+           WHERE task_id = %s AND status IN ('published', 'running')""",
+        [sql.time(now), task["task_number"]],
+    )
+    numbers = (task["run_number"], task["task_number"], task["task_attempt_no"] or None)
+    return Change(*numbers, task["task_status"], TaskStatus.FAILED, PUBLISHER, error.message)

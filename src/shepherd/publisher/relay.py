@@ -41,11 +41,13 @@ class Relay:
         listener: Listener,
         *,
         leads: starting.Leads,
+        is_followed: bool = True,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._broker = broker
         self._listener = listener
         self._leads = leads
+        self._is_followed = is_followed
         self._clock = clock
         self._declared: set[str] = set()
 
@@ -53,7 +55,8 @@ class Relay:
         """Start every accepted run, in the order of acceptance, and return how many have their first task published."""
         count = 0
         while True:
-            moved = starting.start(leads=self._leads, limit=_STARTS_AT_ONCE, now=self._clock())
+            now = self._clock()
+            moved = starting.start(leads=self._leads, is_followed=self._is_followed, limit=_STARTS_AT_ONCE, now=now)
             self._go_on(moved)
             count += len(moved.intents)
             if moved.started < _STARTS_AT_ONCE:

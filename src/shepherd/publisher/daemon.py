@@ -1,0 +1,220 @@
+"""The Task Publisher's process: it puts the parts together, starts their loops, and stops them in order."""
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from django.conf import settings
+from django.db import connection
+
+from shepherd.broker import connect
+from shepherd.broker.port import Broker, Message
+from shepherd.broker.topology import (
+    ALL_WORKERS_KEY,
+    BEATS,
+    CONTROL_EXCHANGE,
+    EXCHANGES,
+    LOGS,
+    PUBLISHER_KEY,
+    REPLIES,
+    STANDING_QUEUES,
+)
+from shepherd.pipelines import starting
+from shepherd.publisher import hearing
+from shepherd.publisher.download import Downloader
+from shepherd.publisher.driver import Driver, DriverConfig
+from shepherd.publisher.fetching import Fetching
+from shepherd.publisher.loops import Loop
+from shepherd.publisher.publishers import Publishers
+from shepherd.publisher.relay import Relay
+from shepherd.store import open_store
+from shepherd.wire.envelope import Hello
+
+logger = logging.getLogger(__name__)
+
+#: Replies that one transaction records at most.
+_BATCH: Final = 100
+_DECLARE_EVERY: Final = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublisherConfig:
+    """What the Task Publisher is told from outside."""
+
+    broker_url: str
+    store_url: str
+    projects_folder: Path
+    data_url_allow: tuple[str, ...]
+    sweep: timedelta
+    driver: DriverConfig
+
+
+def main() -> None:
+    """Run the Task Publisher until SIGTERM or SIGINT; exit with 1 where another one has the SQLite database."""
+    if not _is_alone():
+        sys.exit(1)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    daemon = Daemon(config_from_settings())
+    daemon.start()
+    logger.info("publisher.started", extra={"pid": os.getpid()})
+    stop.wait()
+    daemon.stop()
+    logger.info("publisher.stopped")
+
+
+def config_from_settings() -> PublisherConfig:
+    server = settings.SHEPHERD
+    return PublisherConfig(
+        broker_url=server.broker_url,
+        store_url=server.store_url,
+        projects_folder=server.projects_folder,
+        data_url_allow=server.data_url_allow,
+        sweep=server.sweep,
+        driver=DriverConfig(is_prefect_on=server.is_prefect_on, slots=server.prefect_slots or 4),
+    )
+
+
+class Daemon:
+    """All parts of a Task Publisher, alive between `start` and `stop`."""
+
+    def __init__(self, config: PublisherConfig) -> None:
+        self._config = config
+        self._broker = connect(config.broker_url, name="task publisher")
+        publishers = Publishers(config.projects_folder)
+        store = open_store(config.store_url)
+        self._relay = Relay(self._broker, self, leads=publishers.names, is_followed=config.driver.is_prefect_on)
+        self._driver = Driver(config.driver, self._relay, publishers, store)
+        self._fetching = Fetching(self._relay, Downloader(store, allow=config.data_url_allow))
+        self._woken = threading.Event()
+        self._replies = self._broker.subscribe(REPLIES, prefetch=_BATCH)
+        self._beats = self._broker.subscribe(BEATS, prefetch=hearing.AT_ONCE)
+        self._logs = self._broker.subscribe(LOGS, prefetch=hearing.AT_ONCE)
+        self._control = self._broker.listen(CONTROL_EXCHANGE, binding_keys=[PUBLISHER_KEY])
+        self._topology = Topology(self._broker)
+        self._loops = [Loop(step.__name__.strip("_"), step) for step in self._steps()]
+
+    def _steps(self) -> list[Callable[[], None]]:
+        return [self._sweep, self._take_replies, self._hear_beats, self._hear_logs, self._hear_wakes]
+
+    def start(self) -> None:
+        self._driver.start()
+        for loop in self._loops:
+            loop.start()
+
+    def stop(self) -> None:
+        """Finish what has begun and leave the rest to the next Task Publisher."""
+        for loop in self._loops:
+            loop.stop()
+        self._woken.set()
+        for loop in self._loops:
+            loop.join(timeout_s=15)
+        self._driver.stop()
+        self._fetching.stop()
+        self._broker.close()
+
+    def task_ended(self, task_number: int) -> None:
+        self._driver.task_ended(task_number)
+
+    def run_led(self, run_number: int) -> None:
+        self._driver.run_led(run_number)
+
+    def fetch_due(self, run_number: int, data_url: str) -> None:
+        self._fetching.submit({run_number: data_url})
+
+    def _sweep(self) -> None:
+        """Look for all that nobody told, each second or when woken."""
+        self._woken.wait(self._config.sweep.total_seconds())
+        self._woken.clear()
+        self._topology.ensure()
+        self._relay.start()
+        self._relay.resend()
+        self._fetching.submit(starting.unfetched())
+
+    def _take_replies(self) -> None:
+        deliveries = self._replies.take(at_most=_BATCH, wait_s=1.0)
+        if not deliveries:
+            return
+        try:
+            self._relay.take_replies(deliveries)
+        except BaseException:
+            self._replies.release(deliveries)
+            raise
+        # After the commit: a crash before this line brings the replies again, and changes nothing.
+        self._replies.ack(deliveries)
+
+    def _hear_beats(self) -> None:
+        hearing.hear_beats(self._beats, self._relay)
+
+    def _hear_logs(self) -> None:
+        hearing.hear_logs(self._logs)
+
+    def _hear_wakes(self) -> None:
+        deliveries = self._control.take(at_most=_BATCH, wait_s=1.0)
+        if deliveries:
+            self._woken.set()
+            self._control.ack(deliveries)
+
+
+class Topology:
+    """Exchanges and standing queues: declared at the start, and looked after while the broker may be wiped."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._declared_at = float("-inf")
+        self._has_said_hello = False
+
+    def ensure(self) -> None:
+        if time.monotonic() - self._declared_at < _DECLARE_EVERY.total_seconds() or not self._broker.is_connected:
+            return
+        self._broker.declare(exchanges=EXCHANGES, queues=STANDING_QUEUES)
+        self._declared_at = time.monotonic()
+        if not self._has_said_hello:
+            hello = Message(
+                exchange=CONTROL_EXCHANGE,
+                routing_key=ALL_WORKERS_KEY,
+                body=Hello().to_bytes(),
+                type="hello",
+                is_mandatory=False,
+                is_persistent=False,
+            )
+            self._broker.publish([hello])
+            self._has_said_hello = True
+
+
+def _is_alone() -> bool:
+    """Take the SQLite database's lock, which ends with this process; PostgreSQL lets several publishers share the work."""
+    if connection.vendor != "sqlite":
+        return True
+    path = Path(f"{connection.settings_dict['NAME']}.publisher")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        print(
+            f"A Task Publisher (process {file.read().strip()}) already serves {connection.settings_dict['NAME']}. "
+            "An SQLite database takes one; with PostgreSQL several share the work.",
+            file=sys.stderr,
+        )
+        return False
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    # Kept open to the end of the process: closing it would give the lock up.
+    _locks.append(file)
+    return True
+
+
+_locks: list[object] = []

@@ -1,0 +1,241 @@
+"""The thread in which flows live: it starts them in order, at Prefect's pace, and without Prefect where it must."""
+
+import asyncio
+import importlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from shepherd.errors import TaskFailedError
+from shepherd.publisher import following
+from shepherd.publisher.outcomes import Database, Outcomes
+from shepherd.publisher.plain import call_publisher, plain_step, without_slot
+from shepherd.publisher.publishers import BrokenFlowError, Publishers
+from shepherd.publisher.relay import Relay
+from shepherd.publisher.session import Services, Session, load
+from shepherd.store.port import Store
+from shepherd.wire.envelope import TaskError
+
+logger = logging.getLogger(__name__)
+
+#: Flows that wait for their tasks hold memory; runs beyond these are followed when others have ended.
+_OPEN_AT_ONCE: Final = 500
+_TRIES: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverConfig:
+    """How a driver deals with Prefect."""
+
+    is_prefect_on: bool
+    #: How many flows may keep Prefect busy at once.
+    slots: int
+    #: How long a run that needs its publishers waits for Prefect.
+    patience: timedelta = timedelta(seconds=10)
+    #: How often it looks for runs that nobody told it of.
+    look_every: timedelta = timedelta(seconds=1)
+
+
+class Driver:
+    """Drives and follows runs on one event loop, in one thread. Its public methods may be called from any thread."""
+
+    def __init__(self, config: DriverConfig, relay: Relay, publishers: Publishers, store: Store) -> None:
+        self._config = config
+        self._relay = relay
+        self._publishers = publishers
+        self._store = store
+        self._thread = threading.Thread(target=self._serve, name="flows", daemon=True)
+        self._is_ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._work = Work()
+
+    def start(self) -> None:
+        self._thread.start()
+        self._is_ready.wait()
+
+    def stop(self) -> None:
+        """Leave every flow as it is: the next Task Publisher goes on with it."""
+        if self._loop is not None:
+            self._call(self._work.stop)
+            self._thread.join(timeout=10)
+
+    def task_ended(self, task_number: int) -> None:
+        self._call(lambda: self._work.outcomes.tell(task_number))
+
+    def run_led(self, run_number: int) -> None:
+        del run_number
+        self._call(self._work.wake)
+
+    def _call(self, function: Callable[[], Any]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function)
+
+    def _serve(self) -> None:
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        database = Database()
+        outcomes = Outcomes(database, look_every_s=self._config.look_every.total_seconds())
+        services = Services(
+            relay=self._relay, outcomes=outcomes, database=database, store=self._store, call_publisher=call_publisher
+        )
+        self._work.open(services, self._publishers, self._config)
+        self._is_ready.set()
+        try:
+            await self._work.run()
+        finally:
+            database.close()
+
+
+class Work:
+    """What the loop does."""
+
+    outcomes: Outcomes
+
+    def __init__(self) -> None:
+        self._open: dict[int, asyncio.Task[None]] = {}
+        self._tries: dict[int, int] = {}
+        self._engine: Any = None
+
+    def open(self, services: Services, publishers: Publishers, config: DriverConfig) -> None:
+        self.outcomes = services.outcomes
+        self._services = services
+        self._publishers = publishers
+        self._config = config
+        self._woken = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    async def run(self) -> None:
+        background = [asyncio.ensure_future(self.outcomes.watch()), asyncio.ensure_future(self._feed())]
+        if self._config.is_prefect_on:
+            background.append(asyncio.ensure_future(self._open_engine()))
+        await self._stopped.wait()
+        for running in [*background, *self._open.values()]:
+            running.cancel()
+        if self._engine is not None:
+            await self._engine.close()
+
+    async def _open_engine(self) -> None:
+        # Prefect takes seconds to import: the relay works meanwhile, and so do runs without publishers.
+        flow = await asyncio.to_thread(importlib.import_module, "shepherd.publisher.flow")
+        self._engine = flow.PrefectEngine(slots=self._config.slots, patience=self._config.patience)
+        await self._engine.health.watch()
+
+    async def _feed(self) -> None:
+        while True:
+            try:
+                await self._start_due()
+            except Exception:
+                logger.exception("flows.look_failed")
+            with_timeout = asyncio.wait_for(self._woken.wait(), self._config.look_every.total_seconds())
+            await asyncio.gather(with_timeout, return_exceptions=True)
+            self._woken.clear()
+
+    async def _start_due(self) -> None:
+        database = self._services.database
+        if self._is_engine_ready() or not self._config.is_prefect_on or self._is_silent():
+            for number in await database.call(following.led, without=set(self._open), limit=_OPEN_AT_ONCE):
+                self._start(number)
+        if self._is_silent():
+            await database.call(following.note, self._silence())
+        elif self._is_engine_ready() and not self._engine.is_busy:
+            room = min(self._config.slots, _OPEN_AT_ONCE - len(self._open))
+            for number in await database.call(following.unfollowed, without=set(self._open), limit=max(room, 0)):
+                self._start(number)
+
+    def _is_engine_ready(self) -> bool:
+        return self._engine is not None and self._engine.health.has_answered
+
+    def _is_silent(self) -> bool:
+        return self._engine is not None and self._engine.health.is_silent
+
+    def _silence(self) -> str:
+        patience_s = self._config.patience.total_seconds()
+        return f"Prefect's API has not answered for {patience_s:g} s; the run goes on without it"
+
+    def _start(self, number: int) -> None:
+        drive = self._open[number] = asyncio.ensure_future(self._drive(number))
+        drive.add_done_callback(lambda _: self._ended(number))
+
+    def _ended(self, number: int) -> None:
+        self._open.pop(number, None)
+        self._woken.set()
+
+    async def _drive(self, number: int) -> None:
+        try:
+            run, tasks = await self._services.database.call(load, number)
+            session = Session(run, tasks, self._services, await self._publishers_of(number, run.project))
+            follow = self._follow(session, run.prefect_flow_run_id) if self._is_engine_ready() else None
+            if not session.is_led:
+                if follow is not None:
+                    await follow
+            else:
+                await self._lead(session, follow)
+        except Exception:
+            # The run stays as it is, and is taken up again by a later look.
+            logger.exception("flow.broken_off", extra={"run": number})
+            await asyncio.sleep(self._config.look_every.total_seconds())
+
+    async def _publishers_of(self, number: int, project: str) -> Any:
+        try:
+            return await asyncio.to_thread(self._publishers.of, project)
+        except BrokenFlowError as error:
+            fault = TaskError(
+                code=error.code, message=f"the flow.py of {project!r} can't be imported", traceback=str(error)
+            )
+            await self._services.database.call(self._services.relay.fail, number, fault)
+            return {}
+
+    async def _lead(self, session: Session, follow: Any) -> None:
+        """Drive a run to its end: inside Prefect as long as that answers, else without."""
+        following_task = asyncio.ensure_future(follow) if follow is not None else None
+        while following_task is not None and not following_task.done() and not self._is_silent():
+            await asyncio.wait([following_task], timeout=self._config.look_every.total_seconds() / 2)
+        # An engine that only hangs goes on beside this, and watches: when Prefect is back, it shows what happened.
+        try:
+            await session.drive(plain_step, without_slot, leader=object())
+        except TaskFailedError:
+            logger.info("run.failed", extra={"run": session.pipeline.number})
+        if following_task is not None:
+            await following_task
+
+    async def _follow(self, session: Session, flow_run_id: Any) -> None:
+        """Show a run in Prefect. Whatever Prefect does wrong is said on the run, and changes nothing else."""
+        number = session.pipeline.number
+        database = self._services.database
+
+        async def opened(made: Any) -> None:
+            await database.call(following.opened, number, made)
+
+        try:
+            await self._engine.follow(session, flow_run_id, opened)
+        except TaskFailedError:
+            pass
+        except Exception as error:  # noqa: BLE001  # The edge to Prefect.
+            await self._refused(number, error)
+            return
+        self._tries.pop(number, None)
+        await database.call(following.followed, number)
+
+    async def _refused(self, number: int, error: Exception) -> None:
+        logger.warning("prefect.refused", extra={"run": number, "reason": repr(error)})
+        if self._is_silent() or not self._is_engine_ready():
+            return
+        tries = self._tries[number] = self._tries.get(number, 0) + 1
+        reason = f"Prefect did not follow: {type(error).__name__}: {error}"
+        database = self._services.database
+        if tries < _TRIES:
+            await database.call(following.note, reason, run_number=number)
+        else:
+            del self._tries[number]
+            await database.call(following.given_up, number, reason)

@@ -1,0 +1,222 @@
+"""Runs as Prefect flow runs. The only module that knows Prefect, and the only one that may: see docs/decisions.
+
+Prefect follows and never delays: what a run's end is, is computed from task rows. Where a publisher leads, and
+Prefect's API doesn't answer, the driver calls the publisher without Prefect's engine.
+"""
+
+import asyncio
+import contextvars
+import copy
+import functools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Any, Final, Self
+from uuid import UUID
+
+import httpx
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import AsyncClientContext
+from prefect.flow_engine import run_flow_async
+from prefect.flows import Flow
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Crashed, Pending
+from prefect.task_engine import run_task_async
+
+from shepherd.publisher.session import Pipeline, Session, TaskObject
+
+#: Characters that Prefect refuses in a name.
+_BANNED: Final = str.maketrans("/%&><", "_____")
+#: How long one look at Prefect's health may take, and how often it is taken, in seconds.
+_HEALTH_EVERY_S: Final = 2.0
+
+#: Told the id of a flow run as soon as it exists.
+Created = Callable[[UUID], Awaitable[None]]
+
+_session: contextvars.ContextVar[tuple[Session, "Slot"]] = contextvars.ContextVar("session")
+
+
+@flow(persist_result=False, validate_parameters=False)
+async def _pipeline(run: int) -> None:  # noqa: ARG001  # Shown by Prefect as the flow run's parameter.
+    session, slot = _session.get()
+    await session.drive(_step, slot.released, leader=slot)
+
+
+@task(persist_result=False, cache_policy=NO_CACHE)
+async def _relayed() -> None: ...
+
+
+async def _step(task_object: TaskObject, body: Callable[[], Awaitable[Any]]) -> Any:
+    """Execute a task's body as a `prefect.task` run of its name."""
+    followed = copy.copy(task_object.publisher or _relayed)
+    followed.fn, followed.isasync, followed.isgenerator = body, True, False
+    followed.name = followed.task_run_name = task_object.name
+    followed.persist_result, followed.cache_policy = False, NO_CACHE
+    # No retry here: a publisher that raised has ended its run, and a task's own policy retries its attempts.
+    followed.retries = 0
+    return await run_task_async(followed, parameters={})
+
+
+@functools.lru_cache(maxsize=256)
+def _named(name: str) -> Flow[Any, Any]:
+    return _pipeline.with_options(name=name)
+
+
+class Slot:
+    """A run's right to keep Prefect busy. Given up wherever the run waits for others."""
+
+    def __init__(self, semaphore: asyncio.Semaphore) -> None:
+        self._semaphore = semaphore
+
+    async def __aenter__(self) -> Self:
+        await self._semaphore.acquire()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._semaphore.release()
+
+    @asynccontextmanager
+    async def released(self) -> AsyncIterator[None]:
+        self._semaphore.release()
+        try:
+            yield
+        finally:
+            # A cancelled coroutine must hold what its caller is going to release.
+            await _uninterrupted(self._semaphore.acquire())
+
+
+class Health:
+    """Whether Prefect's API answers."""
+
+    def __init__(self, api_url: str, *, patience: timedelta) -> None:
+        self._api_url = api_url.rstrip("/")
+        self._patience_s = patience.total_seconds()
+        self._answered_at = time.monotonic()
+        self.has_answered = False
+
+    @property
+    def is_silent(self) -> bool:
+        """True once it hasn't answered for as long as a run may wait for it."""
+        return time.monotonic() - self._answered_at > self._patience_s
+
+    async def watch(self) -> None:
+        async with httpx.AsyncClient(timeout=_HEALTH_EVERY_S) as client:
+            while True:
+                await self._look(client)
+                await asyncio.sleep(min(_HEALTH_EVERY_S, self._patience_s / 4))
+
+    async def _look(self, client: httpx.AsyncClient) -> None:
+        try:
+            response = await client.get(f"{self._api_url}/health")
+            self.has_answered = response.is_success
+        except httpx.HTTPError:
+            self.has_answered = False
+        if self.has_answered:
+            self._answered_at = time.monotonic()
+
+
+class PrefectEngine:
+    """Drives sessions as Prefect flow runs, over one client that stays open."""
+
+    def __init__(self, *, slots: int, patience: timedelta) -> None:
+        self.health = Health(PREFECT_API_URL.value() or "", patience=patience)
+        self._slots = slots
+        self._semaphore = asyncio.Semaphore(slots)
+        self._client: PrefectClient | None = None
+        self._stack = AsyncExitStack()
+        self._context: contextvars.Context | None = None
+        self._opening = asyncio.Lock()
+
+    @property
+    def is_busy(self) -> bool:
+        return self._semaphore.locked()
+
+    async def open(self) -> PrefectClient:
+        """Return the client; opened at the first call that finds Prefect's API answering."""
+        async with self._opening:
+            if self._client is None:
+                entered = await self._stack.enter_async_context(AsyncClientContext.get_or_create())
+                self._client = entered.client
+                self._context = contextvars.copy_context()
+            return self._client
+
+    async def follow(self, session: Session, flow_run_id: UUID | None, created: Created) -> None:
+        """Drive a session inside its flow run, which is made unless there is one.
+
+        Raises:
+            TaskFailedError: The run's own failure, which Prefect shows.
+            Exception: Prefect's or its client's. The run goes on without it.
+        """
+        client = await self.open()
+        assert self._context is not None
+        # Each flow in a copy of the context that holds the client: a coroutine elsewhere would open its own, at 70 ms.
+        context = self._context.copy()
+        await asyncio.get_running_loop().create_task(
+            self._follow(client, session, flow_run_id, created), context=context
+        )
+
+    async def _follow(
+        self,
+        client: PrefectClient,
+        session: Session,
+        flow_run_id: UUID | None,
+        created: Created,
+    ) -> None:
+        pipeline = session.pipeline
+        named = _named(pipeline.pipeline_name.translate(_BANNED))
+        parameters = {"run": pipeline.number}
+        async with Slot(self._semaphore) as slot:
+            flow_run = await self._flow_run(client, named, pipeline, flow_run_id)
+            if flow_run_id != flow_run.id:
+                await created(flow_run.id)
+            if flow_run.state is not None and flow_run.state.is_final():
+                return
+            _session.set((session, slot))
+            await run_flow_async(named, flow_run=flow_run, parameters=parameters)
+
+    async def _flow_run(
+        self, client: PrefectClient, named: Flow[Any, Any], pipeline: Pipeline, flow_run_id: UUID | None
+    ) -> FlowRun:
+        mark = f"shepherd:{pipeline.id}"
+        # A process may have died between making a flow run and writing its id down.
+        by_mark = FlowRunFilter(tags=FlowRunFilterTags(all_=[mark]))
+        by = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])) if flow_run_id else by_mark
+        for found in await client.read_flow_runs(flow_run_filter=by, limit=1):
+            await self._bury_task_runs(client, found.id)
+            return found
+        return await client.create_flow_run(
+            named,
+            name=f"run-{pipeline.number}",
+            parameters={"run": pipeline.number},
+            tags=[mark, f"project:{pipeline.project}"],
+            state=Pending(),
+        )
+
+    async def _bury_task_runs(self, client: PrefectClient, flow_run_id: UUID) -> None:
+        """Mark as Crashed what a dead process left running."""
+        by = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+        for task_run in await client.read_task_runs(flow_run_filter=by):
+            if task_run.state is None or not task_run.state.is_final():
+                await client.set_task_run_state(task_run.id, Crashed(message="its Task Publisher ended"), force=True)
+
+    async def close(self) -> None:
+        with suppress(Exception):
+            await self._stack.aclose()
+
+
+async def _uninterrupted(awaitable: Awaitable[Any]) -> None:
+    """Wait for something to the end, and only then be cancelled."""
+    waiting = asyncio.ensure_future(awaitable)
+    cancelled: asyncio.CancelledError | None = None
+    while not waiting.done():
+        try:
+            await asyncio.shield(waiting)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

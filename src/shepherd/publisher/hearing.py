@@ -1,0 +1,62 @@
+"""What workers say besides replies: that they live, what they serve, and what their tasks log."""
+
+import logging
+from datetime import UTC, datetime
+from typing import Final
+
+from shepherd.broker.port import Delivery, Subscription
+from shepherd.errors import ProtocolError
+from shepherd.pipelines import catalogue, logbook
+from shepherd.publisher.relay import Relay
+from shepherd.wire.envelope import Beat, LogLines, parse_beat, parse_kind
+from shepherd.wire.manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE: Final = 200
+
+
+def hear_beats(subscription: Subscription, relay: Relay) -> None:
+    """Take what has come from `shepherd.beats`, for a second at most. What isn't understood is logged and dropped."""
+    deliveries = subscription.take(at_most=AT_ONCE, wait_s=1.0)
+    said = [message for delivery in deliveries if (message := _read(delivery)) is not None]
+    # The latest word of each worker: a backlog of manifests is not worth a transaction each.
+    manifests = {each.worker: each for each in said if isinstance(each, Manifest)}
+    for manifest in manifests.values():
+        catalogue.announce(manifest, now=datetime.now(UTC))
+    catalogue.beat([each for each in said if isinstance(each, Beat)], now=datetime.now(UTC))
+    subscription.ack(deliveries)
+    names = {task.name for manifest in manifests.values() for task in manifest.tasks}
+    if names:
+        # A worker waits for its queues, and only we declare them.
+        relay.declare(names)
+
+
+def hear_logs(subscription: Subscription) -> None:
+    """Take what has come from `shepherd.logs`, for a second at most."""
+    deliveries = subscription.take(at_most=AT_ONCE, wait_s=1.0)
+    batch = [lines for delivery in deliveries if (lines := _read_lines(delivery)) is not None]
+    if batch:
+        logbook.append_log_lines(batch, now=datetime.now(UTC))
+    subscription.ack(deliveries)
+
+
+def _read(delivery: Delivery) -> Beat | Manifest | None:
+    try:
+        is_manifest = parse_kind(delivery.body) == "manifest"
+        return Manifest.parse(delivery.body) if is_manifest else parse_beat(delivery.body)
+    except ProtocolError as error:
+        _dropped(delivery, error)
+        return None
+
+
+def _read_lines(delivery: Delivery) -> LogLines | None:
+    try:
+        return LogLines.parse(delivery.body)
+    except ProtocolError as error:
+        _dropped(delivery, error)
+        return None
+
+
+def _dropped(delivery: Delivery, error: ProtocolError) -> None:
+    logger.warning("message.dropped", extra={"queue": delivery.queue, "reason": str(error)})
