@@ -1,6 +1,5 @@
 """The Task Publisher's process: it puts the parts together, starts their loops, and stops them in order."""
 
-import fcntl
 import logging
 import os
 import signal
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 from django.conf import settings
-from django.db import connection
 
 from shepherd.broker import connect
 from shepherd.broker.port import Broker, Message
@@ -33,6 +31,7 @@ from shepherd.publisher import hearing
 from shepherd.publisher.download import Downloader
 from shepherd.publisher.driver import Driver, DriverConfig
 from shepherd.publisher.fetching import Fetching
+from shepherd.publisher.lock import take_lock
 from shepherd.publisher.loops import Loop
 from shepherd.publisher.publishers import Publishers
 from shepherd.publisher.relay import Relay
@@ -59,9 +58,14 @@ class PublisherConfig:
 
 
 def main() -> None:
-    """Run the Task Publisher until SIGTERM or SIGINT; exit with 1 where another one has the SQLite database."""
-    if not _is_alone():
-        sys.exit(1)
+    """Run the Task Publisher until SIGTERM or SIGINT.
+
+    Raises:
+        SystemExit: With the reason, where another one has the SQLite database.
+    """
+    lock = take_lock()
+    if isinstance(lock, str):
+        sys.exit(lock)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -190,31 +194,3 @@ class Topology:
             )
             self._broker.publish([hello])
             self._has_said_hello = True
-
-
-def _is_alone() -> bool:
-    """Take the SQLite database's lock, which ends with this process; PostgreSQL lets several publishers share the work."""
-    if connection.vendor != "sqlite":
-        return True
-    path = Path(f"{connection.settings_dict['NAME']}.publisher")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        print(
-            f"A Task Publisher (process {file.read().strip()}) already serves {connection.settings_dict['NAME']}. "
-            "An SQLite database takes one; with PostgreSQL several share the work.",
-            file=sys.stderr,
-        )
-        return False
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    # Kept open to the end of the process: closing it would give the lock up.
-    _locks.append(file)
-    return True
-
-
-_locks: list[object] = []
