@@ -83,6 +83,12 @@ class RunDetail:
     def has_ended(self) -> bool:
         return self.run.status in ENDED_RUN
 
+    @property
+    def prefect_url(self) -> str | None:
+        """The address of Prefect's page for it; None where there is none."""
+        base, flow_run = settings.SHEPHERD.prefect_ui_url, self.run.prefect_flow_run_id
+        return f"{base}/runs/flow-run/{flow_run}" if base and flow_run else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:

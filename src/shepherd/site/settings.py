@@ -22,6 +22,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_htmx",
+    # For the files of its documentation page, which would come from elsewhere otherwise.
+    "ninja",
     "shepherd.pipelines",
     "shepherd.api",
     "shepherd.ui",
@@ -29,6 +31,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "shepherd.api.middleware.JsonErrors",
+    "shepherd.ui.middleware.ContentSecurityPolicy",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

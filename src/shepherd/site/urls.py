@@ -1,6 +1,13 @@
 """Which address leads where."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from shepherd.site.health import healthz
+
+urlpatterns = [
+    path("", include("shepherd.ui.urls")),
+    path("api/", include("shepherd.api.urls")),
+    path("admin/", admin.site.urls),
+    path("healthz", healthz, name="healthz"),
+]

@@ -1,0 +1,14 @@
+"""Addresses of the pages."""
+
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import path
+
+from shepherd.ui import views
+
+urlpatterns = [
+    path("", views.runs, name="runs"),
+    path("runs/<int:number>/", views.run, name="run"),
+    path("runs/<int:number>/log/", views.run_log, name="run-log"),
+    path("login/", LoginView.as_view(template_name="ui/login.html", redirect_authenticated_user=True), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
+]
