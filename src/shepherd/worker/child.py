@@ -12,7 +12,7 @@ from typing import Final
 from shepherd.errors import ProtocolError
 from shepherd.store import open_store
 from shepherd.worker.executor import Executor
-from shepherd.worker.link import Link
+from shepherd.worker.link import Link, die_with
 from shepherd.worker.output import Output
 from shepherd.worker.pipe import FrameKind
 from shepherd.worker.task import Task
@@ -27,6 +27,8 @@ class ChildSetup:
 
     #: Descriptor of the inherited socket.
     descriptor: int
+    #: Descriptor of the inherited pipe whose end is the supervisor's end.
+    lifeline: int
     worker: str
     store_url: str
     #: Folder for files that last no longer than an attempt.
@@ -45,6 +47,7 @@ class ChildSetup:
 def serve(tasks: Mapping[str, Task], setup: ChildSetup) -> None:
     """Say what is served, then execute what comes, until the supervisor says to end."""
     _stay_when_all_are_told_to_end()
+    die_with(setup.lifeline)
     link = Link(setup.descriptor)
     executor = Executor(tasks, store=open_store(setup.store_url), worker=setup.worker, scratch=Path(setup.scratch))
     output = Output(link)

@@ -87,7 +87,11 @@ def rerun_command() -> list[str]:
 def is_helper_process() -> bool:
     """Tell whether `multiprocessing` started this process."""
     multiprocessing = sys.modules.get("multiprocessing")
-    return multiprocessing is not None and multiprocessing.parent_process() is not None
+    if multiprocessing is None:
+        return False
+    # `parent_process` is set only after the author's file was imported; until then this attribute tells.
+    is_importing = getattr(multiprocessing.current_process(), "_inheriting", False)
+    return is_importing or multiprocessing.parent_process() is not None
 
 
 def script_name() -> str:

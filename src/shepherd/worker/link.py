@@ -1,7 +1,7 @@
 """The child's end of the socket: frames out from any thread, frames in to the one that executes."""
 
+import fcntl
 import os
-import select
 import signal
 import socket
 import threading
@@ -12,11 +12,10 @@ from typing import Final
 from shepherd.worker.pipe import Frame, FrameKind, FrameReader, packed
 
 _CHUNK: Final = 256 * 1024
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class Link:
-    """A connection to the supervisor. When the supervisor dies, so does this process, with everything it started."""
+    """A connection to the supervisor."""
 
     def __init__(self, descriptor: int) -> None:
         # What the task's code starts must not inherit it: the supervisor notices a death by the socket's end.
@@ -25,8 +24,6 @@ class Link:
         self._lock = threading.Lock()
         self._is_attached = True
         os.register_at_fork(after_in_child=self._detach)
-        threading.Thread(target=self._die_with_supervisor, name="shepherd-watch", daemon=True).start()
-        _die_with_parent()
 
     @property
     def is_attached(self) -> bool:
@@ -56,20 +53,20 @@ class Link:
         self._lock = threading.Lock()
         self._socket.close()
 
-    def _die_with_supervisor(self) -> None:
-        poll = select.poll()
-        # Only its end, not what arrives: that is the executing thread's, which would pay for every wake-up here.
-        poll.register(self._socket.fileno(), 0)
-        while not poll.poll():
-            continue
-        os.killpg(0, signal.SIGKILL)
+
+def die_with(lifeline: int) -> None:
+    """Have this process and everything in its group killed when the other end of a pipe closes, by whatever cause."""
+    os.set_inheritable(lifeline, False)
+    if hasattr(fcntl, "F_SETSIG"):
+        # The kernel does it: a thread of ours would wait for Python's lock, which the task's code may hold for ever.
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    else:
+        threading.Thread(target=_watch, args=[lifeline], name="shepherd-watch", daemon=True).start()
 
 
-def _die_with_parent() -> None:
-    """Ask Linux for the same, for code that holds Python's lock for ever and keeps the watching thread waiting."""
-    try:
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    except (ImportError, OSError, AttributeError):
-        return
+def _watch(lifeline: int) -> None:
+    while os.read(lifeline, 1):
+        continue
+    os.killpg(0, signal.SIGKILL)

@@ -44,15 +44,16 @@ class ChildProcess:
 
     def __init__(self, command: Sequence[str], setup: ChildSetup, *, environ: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
-            told = replace(setup, descriptor=theirs.fileno()).to_text()
+        lifeline, self._lifeline = os.pipe()
+        with theirs, os.fdopen(lifeline, "rb"):
+            told = replace(setup, descriptor=theirs.fileno(), lifeline=lifeline).to_text()
             self._process = subprocess.Popen(  # noqa: S603  # the command that started this worker
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={**environ, VARIABLE: told},
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), lifeline],
                 # A group of its own: it is killed with everything it started, and Ctrl-C reaches the supervisor alone.
                 start_new_session=True,
                 bufsize=0,
@@ -118,6 +119,7 @@ class ChildProcess:
         self.kill()
         self._process.wait()
         self._socket.close()
+        os.close(self._lifeline)
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()

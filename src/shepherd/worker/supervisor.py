@@ -103,7 +103,9 @@ class Supervisor:
         return True
 
     def _start_child(self) -> ChildProcess:
-        setup = ChildSetup(descriptor=-1, worker=self._worker, store_url=self._config.store_url, scratch=self._scratch)
+        setup = ChildSetup(
+            descriptor=-1, lifeline=-1, worker=self._worker, store_url=self._config.store_url, scratch=self._scratch
+        )
         return ChildProcess(self._launch.command, setup, environ=os.environ)
 
     def _welcome(self, payload: bytes) -> tuple[TaskOffer, ...]:
