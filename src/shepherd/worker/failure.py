@@ -1,5 +1,6 @@
 """What a reply says about an exception out of a task's code."""
 
+import os
 import re
 import traceback
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final
 from shepherd.errors import InvalidInputError, TransientError
 from shepherd.wire.envelope import TaskError
 
-_SDK: Final = str(Path(__file__).parent)
+_SDK: Final = f"{Path(__file__).parent}{os.sep}"
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MAX_MESSAGE: Final = 4_000
 _MAX_TRACEBACK: Final = 16_000
