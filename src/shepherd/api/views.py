@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from ninja import Header, NinjaAPI, Query, Router
+from ninja import Header, NinjaAPI, Query, Router, Status
 
 from shepherd import __version__
 from shepherd.api import errors
@@ -51,7 +51,7 @@ def submit(
     idempotency_key: Annotated[
         str | None, Header(description="Repeating a call with the same key and body answers with the first run.")
     ] = None,
-) -> AcceptedOut:
+) -> Status[AcceptedOut]:
     """Accept a pipeline and answer with its run, which starts as soon as the Task Publisher sees it."""
     body = read_body(request)
     accepted = services.accept(
@@ -63,7 +63,7 @@ def submit(
     )
     response["Location"] = reverse("api:run", args=[accepted.run.id])
     detail = queries.one_run(accepted.run.number, now=_now())
-    return AcceptedOut.of_accepted(detail, accepted.warnings)
+    return Status(202, AcceptedOut.of_accepted(detail, accepted.warnings))
 
 
 @router.get("/runs", response={200: RunPageOut, **_REFUSALS, 422: ErrorOut}, summary="List runs", url_name="runs")
