@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 from rich.console import Console
 
 from shepherd.errors import ConfigurationError
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     except ConfigurationError as error:
         console.print(str(error), style="bold red", highlight=False, markup=False)
         return 2
+    except httpx.HTTPError as error:
+        console.print(f"The API failed: {error}", style="bold red", highlight=False, markup=False)
+        return 1
     except KeyboardInterrupt:
         return _INTERRUPTED if is_demo else 0
     finally:

@@ -17,7 +17,7 @@ from shepherd.site.local.system import LocalSystem
 from shepherd.store import open_store
 from shepherd.wire.value import ClaimCheck, Value, parse_value
 
-_POLL_S: Final = 0.25
+_POLL_S: Final = 0.5
 #: Of a run that takes seconds; past this something is broken that its page and the logs explain.
 _LIMIT_S: Final = 150.0
 _FIRST_ROWS: Final = 8
@@ -40,26 +40,28 @@ def show_first_run(system: LocalSystem, *, data_url: str, console: Console) -> b
 
 def _follow(client: httpx.Client, run_id: str, *, console: Console) -> dict[str, Any]:
     deadline = time.monotonic() + _LIMIT_S
-    said: set[tuple[Any, ...]] = set()
+    said: set[str] = set()
+    reason: str | None = None
     while True:
         run = api.read_run(client, run_id)
-        for event in _events(run):
-            if event not in said:
-                said.add(event)
-                console.print("  " + "  ".join(event), highlight=False)
+        # A reason is worth a line when a second look still finds it.
+        waiting = [run["reason"]] if run["reason"] and run["reason"] == reason else []
+        for line in [*_ended_tasks(run), *waiting]:
+            if line not in said:
+                said.add(line)
+                console.print(f"  {line}", highlight=False, markup=False)
         if run["status"] in ENDED_RUN or time.monotonic() > deadline:
             return run
+        reason = run["reason"]
         threading.Event().wait(_POLL_S)
 
 
-def _events(run: dict[str, Any]) -> list[tuple[str, ...]]:
-    waiting = [("waiting", run["reason"])] if run.get("reason") else []
-    ended = [
-        (str(task["order_no"]), f"{task['name']:<16}", f"{task['status']:<9}", _duration(task))
+def _ended_tasks(run: dict[str, Any]) -> list[str]:
+    return [
+        f"{task['order_no']}  {task['name']:<16}  {task['status']:<9}  {_duration(task)}"
         for task in run["tasks"]
         if task["status"] in {TaskStatus.SUCCEEDED, TaskStatus.FAILED}
     ]
-    return [*ended, *waiting]
 
 
 def _table(run: dict[str, Any], system: LocalSystem) -> Table:

@@ -50,7 +50,7 @@ def _prefect(config: LocalConfig) -> Program:
     command = (_PYTHON, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(config.prefect_port))
     # No run of ours is scheduled by Prefect, so that what looks for late ones only costs time.
     quiet = {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING", "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false"}
-    return Program(name="prefect", command=command, environ=quiet)
+    return Program(name="prefect", command=command, environ=quiet, stop_within_s=5)
 
 
 def _workers(projects: Path) -> Iterator[Program]:
