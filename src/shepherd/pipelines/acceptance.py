@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 
 from shepherd.domain.pipeline import PipelineSpec
-from shepherd.domain.status import RunStatus, TaskStatus
+from shepherd.domain.status import RunStatus
 from shepherd.errors import ConflictError, Fault, InvalidInputError
 from shepherd.pipelines import wakeup
 from shepherd.pipelines.announced import announced_schemas
@@ -106,7 +106,6 @@ def _insert(spec: PipelineSpec, *, by: User, now: datetime, idempotency_key: str
         for position, task in enumerate(spec.tasks)
     )
     who = by.get_username()
-    accepted = Change(run.number, None, None, "", RunStatus.ACCEPTED, who)
-    pending = [Change(run.number, task.number, None, "", TaskStatus.PENDING, who) for task in tasks]
-    write_changes([accepted, *pending], at=now)
+    # A task's first status is no change: the acceptance says it for all of them.
+    write_changes([Change(run.number, None, None, "", RunStatus.ACCEPTED, who)], at=now)
     return run

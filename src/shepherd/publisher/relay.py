@@ -23,6 +23,9 @@ _STARTS_AT_ONCE: Final = 200
 #: An intent this old is published again; a confirm takes milliseconds.
 _CONFIRM_PATIENCE: Final = timedelta(seconds=5)
 
+#: How a database, or its driver, says that it won't take a value.
+_REFUSALS: Final = (DatabaseError, OverflowError, ValueError)
+
 
 class Listener(Protocol):
     """Who wants to know at once what the relay has moved. Told after the commit, from any thread; must not block."""
@@ -96,7 +99,7 @@ class Relay:
             self._record([reply for _, reply in readable])
         except DatabaseUnavailableError:
             raise
-        except DatabaseError:
+        except _REFUSALS:
             logger.exception("replies.batch_refused", extra={"replies": len(readable)})
             self._record_one_by_one(readable)
         return list(deliveries)
@@ -116,7 +119,7 @@ class Relay:
         for delivery, reply in pairs:
             try:
                 self._record([reply])
-            except DatabaseError as error:
+            except _REFUSALS as error:
                 self._bury(delivery, f"the database refuses it: {error}")
 
     def _read(self, delivery: Delivery) -> Reply | None:

@@ -179,7 +179,7 @@ def _parse_finished(fields: Fields) -> Finished:
         elapsed_s=fields.number("elapsed_s"),
         result=None if has_failed else parse_value(fields.raw("result"), path="result"),
         error=TaskError.parse(fields.inner("error")) if has_failed else None,
-        log_lines=fields.integer("log_lines", 0),
+        log_lines=fields.count("log_lines", 0),
     )
 
 

@@ -11,6 +11,9 @@ from shepherd.wire import strict_json
 #: The version that this code speaks; a message of another one is refused.
 VERSION: Final = 0
 
+#: The largest that every database's integer column holds.
+LARGEST_COUNT: Final = 2**31 - 1
+
 
 def parse_document(body: bytes) -> dict[str, Any]:
     """Return a message's fields.
@@ -54,6 +57,12 @@ class Fields:
         value = self._document.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool):
             raise self._refusal(name, "an integer")
+        return value
+
+    def count(self, name: str, default: int | None = None) -> int:
+        value = self.integer(name, default)
+        if not 0 <= value <= LARGEST_COUNT:
+            raise self._refusal(name, f"from 0 to {LARGEST_COUNT}")
         return value
 
     def number(self, name: str) -> float:

@@ -1,0 +1,128 @@
+"""A Task Publisher's relay over the shipped fake broker, and the hand of a worker."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.contrib.auth.models import User
+
+from shepherd.broker.memory import MemoryBroker
+from shepherd.broker.port import Delivery, Message
+from shepherd.broker.topology import DEAD_QUEUE, EXCHANGES, REPLIES, STANDING_QUEUES, task_queue
+from shepherd.domain.pipeline import PipelineSpec, TaskSpec
+from shepherd.pipelines.acceptance import accept
+from shepherd.pipelines.models import Run, Task
+from shepherd.publisher.relay import Relay
+from shepherd.wire.envelope import Finished, Started, TaskEnvelope, TaskError
+from shepherd.wire.value import Inline, Value
+
+PROJECT = "generic-transformations"
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass
+class Heard:
+    """A listener that only remembers."""
+
+    ended: list[int] = field(default_factory=list)
+    led: list[int] = field(default_factory=list)
+    due: dict[int, str] = field(default_factory=dict)
+
+    def task_ended(self, task_number: int) -> None:
+        self.ended.append(task_number)
+
+    def run_led(self, run_number: int) -> None:
+        self.led.append(run_number)
+
+    def fetch_due(self, run_number: int, data_url: str) -> None:
+        self.due[run_number] = data_url
+
+
+class Engine:
+    """A relay with its broker, and what a test does beside it."""
+
+    def __init__(self, *, leads: frozenset[str] = frozenset()) -> None:
+        self.broker = MemoryBroker()
+        self.broker.declare(exchanges=EXCHANGES, queues=STANDING_QUEUES)
+        self.clock = Clock()
+        self.heard = Heard()
+        self.relay = Relay(self.broker, self.heard, leads=lambda _: leads, clock=self.clock)
+        self.replies = self.broker.subscribe(REPLIES, prefetch=100)
+
+    def accept(self, *names: str, data_url: str = "", contexts: dict[str, Any] | None = None) -> Run:
+        tasks = tuple(
+            TaskSpec(index=number - 1, order_no=number, name=name, context=(contexts or {}).get(name, {}))
+            for number, name in enumerate(names, start=1)
+        )
+        spec = PipelineSpec(pipeline_name="p", data_url=data_url, project=PROJECT, tasks=tasks)
+        user, _ = User.objects.get_or_create(username="ana")
+        return accept(spec, by=user, now=self.clock()).run
+
+    def published(self) -> list[TaskEnvelope]:
+        """Every task that was published, in order."""
+        return [TaskEnvelope.parse(message.body) for message in self.broker.published if message.type == "task"]
+
+    def take(self, name: str) -> TaskEnvelope:
+        """Take the next delivery of a task, as a worker would."""
+        intake = self.broker.intake([task_queue(name)])
+        delivery = intake.take(wait_s=0.1)
+        assert delivery is not None, f"no {name} was published"
+        intake.ack(delivery)
+        intake.close()
+        return TaskEnvelope.parse(delivery.body)
+
+    def finish(self, token: str, result: Value | None = None, *, error: TaskError | None = None) -> None:
+        """Answer for an attempt, and let the relay take the answer."""
+        self.say(finished(token, result, error=error, at=self.clock()).to_bytes())
+        self.take_replies()
+
+    def start(self, token: str) -> None:
+        self.say(Started(token=token, worker="w", at=self.clock()).to_bytes())
+        self.take_replies()
+
+    def say(self, body: bytes) -> None:
+        assert self.broker.publish([Message(routing_key=REPLIES, body=body)]) == [None]
+
+    def take_replies(self) -> None:
+        deliveries = self.replies.take(at_most=100, wait_s=0.1)
+        self.replies.ack(self.relay.take_replies(deliveries))
+
+    def dead(self) -> list[dict[str, Any]]:
+        """What lies in the dead-letter queue."""
+        with _taken(self.broker, DEAD_QUEUE) as deliveries:
+            return [json.loads(delivery.body) for delivery in deliveries]
+
+
+@contextmanager
+def _taken(broker: MemoryBroker, queue: str) -> Iterator[list[Delivery]]:
+    subscription = broker.subscribe(queue, prefetch=1000)
+    yield subscription.take(at_most=1000, wait_s=0.05)
+    subscription.close()
+
+
+def finished(
+    token: str, result: Value | None = None, *, error: TaskError | None = None, at: datetime | None = None
+) -> Finished:
+    own = None if error else (result or Inline(None))
+    return Finished(token=token, worker="w", at=at or datetime.now(UTC), elapsed_s=0.5, result=own, error=error)
+
+
+def statuses(run: Run) -> list[str]:
+    """The run's status, then those of its tasks in order."""
+    run.refresh_from_db()
+    return [run.status, *Task.objects.filter(run=run).order_by("position").values_list("status", flat=True)]
