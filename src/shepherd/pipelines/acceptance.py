@@ -101,7 +101,7 @@ def _insert(spec: PipelineSpec, *, by: User, now: datetime, idempotency_key: str
         idempotency_key=idempotency_key,
         body_sha256=body_sha256,
     )
-    tasks = Task.objects.bulk_create(
+    Task.objects.bulk_create(
         Task(run=run, position=position, order_no=task.order_no, name=task.name, context=task.context)
         for position, task in enumerate(spec.tasks)
     )
