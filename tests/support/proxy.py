@@ -3,6 +3,7 @@
 import socket
 import threading
 from types import TracebackType
+from typing import Self
 
 
 class Proxy:
@@ -53,7 +54,7 @@ class Proxy:
         for end in list(self._sockets):
             _hang_up(end)
 
-    def __enter__(self) -> "Proxy":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

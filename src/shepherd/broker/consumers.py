@@ -40,7 +40,7 @@ class Link(Protocol):
 
     async def lane(self, *, prefetch: int) -> Lane: ...
     def presence(self, queue: str) -> asyncio.Task[None]:
-        """Return what is done once the queue exists."""
+        """Return what is done once the queue exists, or the link has ended."""
 
     def forget(self, queue: str) -> None:
         """Have the queue looked for again: it may have been deleted."""
@@ -131,7 +131,7 @@ class QueueSubscription(StandingSubscription):
         lane = await link.lane(prefetch=self._prefetch)
         try:
             await lane.consume(self._queue, self._arrived)
-            await lane.gone
+            await _first(lane.gone)
         finally:
             link.forget(self._queue)
             self._inbox.drain()
@@ -148,7 +148,7 @@ class Listener(StandingSubscription):
         lane = await link.lane(prefetch=_LISTEN_PREFETCH)
         try:
             await lane.listen(self._exchange, self._binding_keys, self._arrived)
-            await lane.gone
+            await _first(lane.gone)
         finally:
             self._inbox.drain()
             await lane.close()
@@ -193,7 +193,7 @@ class SingleIntake(StandingIntake):
         lane = await link.lane(prefetch=1)
         try:
             await lane.consume(self._queue, self._arrived)
-            await lane.gone
+            await _first(lane.gone)
         finally:
             link.forget(self._queue)
             await self._leave(lane)
@@ -258,18 +258,19 @@ class RotatingIntake(StandingIntake):
     async def _await_any(self, link: Link, lane: Lane, present: Sequence[str]) -> Received | None:
         """Return what comes first to one of these queues, or None when a missing one has appeared meanwhile."""
         arrived: list[Received] = []
-        has_arrived = asyncio.Event()
+        has_arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def keep(delivery: Received) -> None:
             arrived.append(delivery)
-            has_arrived.set()
+            if not has_arrived.done():
+                has_arrived.set_result(None)
 
         missing = [link.presence(queue) for queue in self._queues if queue not in present]
         try:
             for queue in present:
                 if not arrived:
                     await lane.consume(queue, keep)
-            await _first(lane.gone, *missing, event=has_arrived)
+            await _first(lane.gone, has_arrived, *missing)
         finally:
             await lane.cancel_consumers()
             _requeue(arrived[1:])
@@ -278,10 +279,6 @@ class RotatingIntake(StandingIntake):
         return arrived[0] if arrived else None
 
 
-async def _first(*futures: asyncio.Future[Any], event: asyncio.Event) -> None:
-    """Wait for the event or any of the futures, which are left as they are."""
-    waiter = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait([*futures, waiter], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiter.cancel()
+async def _first(*futures: asyncio.Future[None]) -> None:
+    """Wait for any of these, and leave them as they are, also when cancelled."""
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)

@@ -19,14 +19,17 @@ def backoff(first_s: float, limit_s: float) -> Iterator[float]:
 
 
 def chunks(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """Yield the messages in their order, in parts of one exchange each that are worth one write."""
+    """Yield the messages in their order, in parts that are worth one write: of one exchange, with no id twice."""
     chunk: list[Message] = []
+    ids: set[str] = set()
     size = 0
     for message in messages:
-        if chunk and (size > _CHUNK_BYTES or len(chunk) == _CHUNK or message.exchange != chunk[0].exchange):
+        is_other = bool(chunk) and (message.exchange != chunk[0].exchange or message.message_id in ids)
+        if is_other or size > _CHUNK_BYTES or len(chunk) == _CHUNK:
             yield chunk
-            chunk, size = [], 0
+            chunk, ids, size = [], set(), 0
         chunk.append(message)
+        ids |= {message.message_id} - {""}
         size += len(message.body)
     if chunk:
         yield chunk

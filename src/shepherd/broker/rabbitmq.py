@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import takewhile
 from typing import Any, Final, TypeVar
 
 import aiormq
@@ -255,6 +256,7 @@ class _Link:
         self._presence: dict[str, asyncio.Task[None]] = {}
         self._publishing: dict[str, _Lane] = {}
         self._opening = asyncio.Lock()
+        self._is_ended = False
 
     @classmethod
     async def open(cls, url: URL) -> "_Link":
@@ -293,6 +295,7 @@ class _Link:
 
     async def close(self) -> None:
         """End the connection, politely if the broker still answers."""
+        self._is_ended = True
         for probe in self._presence.values():
             probe.cancel()
         with suppress(Exception):
@@ -336,7 +339,8 @@ class _Link:
             del self._presence[queue]
 
     async def _await_queue(self, queue: str) -> None:
-        for pause in backoff(*_PROBE_S):
+        # A consumer may ask an ended link, just before it hears of the next one.
+        for pause in takewhile(lambda _: not self._is_ended, backoff(*_PROBE_S)):
             with suppress(TransientError):
                 async with _translated():
                     # A channel of its own: a 404 closes it.

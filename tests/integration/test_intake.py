@@ -1,0 +1,77 @@
+"""How many deliveries a slot holds, as RabbitMQ itself counts them."""
+
+import uuid
+
+from shepherd.broker import connect
+from shepherd.broker.port import Broker, Message
+from shepherd.broker.topology import EXCHANGES, task_queue_spec
+from shepherd.site.local.broker_node import BrokerNode
+from tests.support.waiting import wait_until
+
+PATIENCE_S = 20.0
+
+
+def unacked(node: BrokerNode, queues: list[str]) -> int:
+    lines = node.ctl("list_queues", "name", "messages_unacknowledged").splitlines()
+    counts = dict(line.split("\t") for line in lines)
+    return sum(int(counts[queue]) for queue in queues)
+
+
+def connected(node: BrokerNode, name: str) -> Broker:
+    broker = connect(node.url, name=name)
+    assert broker.wait_connected(timeout_s=PATIENCE_S)
+    return broker
+
+
+def publish_to(broker: Broker, queues: list[str], *, each: int) -> None:
+    messages = [Message(routing_key=queue, body=b"{}") for _ in range(each) for queue in queues]
+    assert broker.publish(messages) == [None] * len(messages)
+
+
+def declare_four(broker: Broker) -> list[str]:
+    specs = [task_queue_spec(f"task_{uuid.uuid4().hex}") for _ in range(4)]
+    broker.declare(exchanges=EXCHANGES, queues=specs)
+    return [spec.name for spec in specs]
+
+
+def test_a_busy_slot_of_four_names_never_holds_more_than_one_delivery(broker_node: BrokerNode) -> None:
+    busy, idle = connected(broker_node, "busy"), connected(broker_node, "idle")
+    queues = declare_four(busy)
+    intake, other_intake = busy.intake(queues), idle.intake(queues)
+    # Both wait with a consumer for each name when the messages come, all at once: what crosses has to go back.
+    assert intake.take(wait_s=1.0) is None
+    assert other_intake.take(wait_s=1.0) is None
+    publish_to(busy, queues, each=20)
+    in_hand, at_the_other = intake.take(wait_s=PATIENCE_S), other_intake.take(wait_s=PATIENCE_S)
+    assert in_hand is not None
+    assert at_the_other is not None
+
+    wait_until(lambda: unacked(broker_node, queues) == 2, timeout_s=PATIENCE_S, what="what crossed went back")
+    other_intake.ack(at_the_other)
+    wait_until(lambda: unacked(broker_node, queues) == 1, timeout_s=PATIENCE_S, what="the idle one holds nothing")
+    counts = {unacked(broker_node, queues) for _ in range(3)}
+
+    assert counts == {1}
+    intake.ack(in_hand)
+    for broker in (busy, idle):
+        broker.close()
+
+
+def test_eighty_tasks_of_four_names_are_worked_off_one_at_a_time(broker_node: BrokerNode) -> None:
+    busy = connected(broker_node, "busy")
+    queues = declare_four(busy)
+    publish_to(busy, queues, each=20)
+    intake = busy.intake(queues)
+
+    held = []
+    for number in range(80):
+        delivery = intake.take(wait_s=PATIENCE_S)
+        assert delivery is not None
+        if number % 20 == 0:
+            held.append(unacked(broker_node, queues))
+        intake.ack(delivery)
+
+    assert intake.take(wait_s=0.3) is None
+    # RabbitMQ publishes this count every so often, and may still show the one before.
+    assert max(held) <= 1
+    busy.close()
