@@ -14,7 +14,7 @@ import pytest
 from shepherd.errors import StoreUnavailableError
 from shepherd.site.local.broker_node import BrokerNode
 from shepherd.store import open_store
-from shepherd.wire.envelope import Started
+from shepherd.wire.envelope import Finished, Started
 from shepherd.wire.value import NOTHING, ClaimCheck, Inline
 from tests.support.waiting import wait_until
 from tests.support.workers import Conversation, WorkerProcess
@@ -296,7 +296,7 @@ def stubborn(context):
         pass
 """
     worker = _start(talk, source)
-    talk.publish("stubborn")
+    token = talk.publish("stubborn")
     wait_until((talk.folder / "begun").exists, timeout_s=20, what="the task")
     children = worker.children()
 
@@ -305,6 +305,7 @@ def stubborn(context):
 
     assert worker.stop() == 1
     assert not any(map(_is_alive, children))
+    assert not [reply for reply in talk.replies(token) if isinstance(reply, Finished)]
 
 
 def test_help_says_what_can_be_set(talk: Conversation) -> None:

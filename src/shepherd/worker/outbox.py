@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 _MOST_IN_BATCH: Final = 200
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 5.0
+_LOOK_S: Final = 1.0
+#: How long a worker that ends waits for a broker that is away; what stays unacked is delivered again.
+LAST_WORDS_S: Final = 30.0
 
 
 @dataclass(slots=True, eq=False)
@@ -29,8 +32,10 @@ class _Parcel:
 class Outbox:
     """Sends until confirmed, in the order in which it was given, while the broker comes and goes."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, *, stopping: threading.Event) -> None:
+        """Send through `broker`; once `stopping` is set, an absent one isn't waited for much longer."""
         self._broker = broker
+        self._stopping = stopping
         self._waiting: deque[_Parcel] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
@@ -45,11 +50,13 @@ class Outbox:
         self._add([_Parcel(message) for message in messages])
 
     def deliver(self, messages: Sequence[Message]) -> bool:
-        """Send these, and return True when the last one is confirmed; False when the worker was told to end at once."""
+        """Send these, and return True when the last one is confirmed; False when the worker ends first."""
         parcels = [_Parcel(message) for message in messages]
         self._add(parcels)
-        while not parcels[-1].is_confirmed.wait(1.0):
-            if self._is_closed and not self._thread.is_alive():
+        patience_s = LAST_WORDS_S
+        while not parcels[-1].is_confirmed.wait(_LOOK_S):
+            patience_s -= _LOOK_S if self._stopping.is_set() else 0
+            if patience_s <= 0 or (self._is_closed and not self._thread.is_alive()):
                 return False
         return True
 

@@ -51,6 +51,7 @@ class Slot:
         self._intake: Intake | None = None
         self._queues: tuple[str, ...] = ()
         self._pause_s = 0.0
+        self._is_killed = False
         #: Token of the attempt in hand, empty when the slot is free.
         self.holding = ""
         self.thread = threading.Thread(target=self._run, name=f"shepherd-slot-{number}", daemon=True)
@@ -60,7 +61,8 @@ class Slot:
         return self._intake is not None and not self.holding
 
     def kill(self) -> None:
-        """End the child at once; what it executes is answered with that."""
+        """End the child at once; what it executes goes back to its queue when the broker is closed."""
+        self._is_killed = True
         if self._child is not None:
             self._child.kill()
 
@@ -88,17 +90,23 @@ class Slot:
     def _handle(self, delivery: Delivery, intake: Intake) -> None:
         self.holding = delivery.message_id or "?"
         try:
+            child = self._child_with(delivery)
+            if child is None:
+                intake.release(delivery)
+                return
+            messages = self._messages_for(delivery, child)
+            # No answer to what was killed with the worker: unacked it goes to another one.
             # Deliver first, ack then: a crash between the two repeats an attempt, the other order could lose a reply.
             # A claim at the hold time and the ack it allows will go between taking and delivering.
-            if self._around.outbox.deliver(self._messages_for(delivery)):
+            if not self._is_killed and self._around.outbox.deliver(messages):
                 intake.ack(delivery)
         finally:
             self.holding = ""
 
-    def _messages_for(self, delivery: Delivery) -> list[Message]:
+    def _messages_for(self, delivery: Delivery, child: ChildProcess) -> list[Message]:
         logbook = Logbook(token=delivery.message_id, worker=self._around.worker)
         began = time.monotonic()
-        final = self._executed(delivery, logbook)
+        final = self._executed(delivery, child, logbook)
         if isinstance(final, Frame) and final.kind is FrameKind.RESULT:
             body = _with_log_lines(final.payload, logbook.count)
             return [*logbook.rest(), Message(routing_key=REPLIES, body=body, type="finished")]
@@ -109,9 +117,8 @@ class Slot:
         logger.warning("task.broken", extra={"token": delivery.message_id, "code": error.code, "why": error.message})
         return [*logbook.rest(), self._refusal(delivery, error, logbook, elapsed_s=time.monotonic() - began)]
 
-    def _executed(self, delivery: Delivery, logbook: Logbook) -> Frame | Exited:
+    def _executed(self, delivery: Delivery, child: ChildProcess, logbook: Logbook) -> Frame | Exited:
         """Return the child's last word on a delivery; its lines go into the logbook on the way."""
-        child = self._child_with(delivery)
         started_at = time.monotonic() + STARTED_AFTER_S
         has_told = False
         while True:
@@ -126,13 +133,12 @@ class Slot:
                 self._tell_started(delivery)
             self._around.outbox.post(logbook.due())
 
-    def _child_with(self, delivery: Delivery) -> ChildProcess:
-        while True:
-            child = self._ready_child()
-            if child is not None and child.send(FrameKind.TASK, delivery.body):
+    def _child_with(self, delivery: Delivery) -> ChildProcess | None:
+        """Return the child that has the delivery, or None when none could be started."""
+        while (child := self._ready_child()) is not None:
+            if child.send(FrameKind.TASK, delivery.body):
                 return child
-            if child is None and self._around.stopping.is_set():
-                raise InterruptedError("the worker ends before its child came back")
+        return None
 
     def _tell_started(self, delivery: Delivery) -> None:
         if delivery.message_id:
@@ -163,9 +169,11 @@ class Slot:
         if ended is None:
             self._pause_s = 0.0
             return self._child
+        self._drop_child()
+        if self._around.stopping.is_set():
+            return None
         self._pause_s = min(_LONGEST_PAUSE_S, max(_FIRST_PAUSE_S, self._pause_s * 2))
         logger.error("child.not_started", extra={"slot": self._number, "why": ended, "again_in_s": self._pause_s})
-        self._drop_child()
         self._around.stopping.wait(self._pause_s)
         return None
 

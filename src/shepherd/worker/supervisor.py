@@ -34,8 +34,8 @@ from shepherd.worker.slot import Slot, Surroundings
 logger = logging.getLogger("shepherd.worker")
 
 _PATIENCE_S: Final = 3.0
-#: How long the last replies may take while the worker ends.
-_LAST_WORDS_S: Final = 30.0
+#: How long the last log lines may take; replies were waited for by their slots.
+_LAST_LINES_S: Final = 5.0
 
 
 class Supervisor:
@@ -50,7 +50,7 @@ class Supervisor:
         self._state = "serving"
         self._offers: tuple[TaskOffer, ...] = ()
         self._stopping = threading.Event()
-        self._outbox = Outbox(broker)
+        self._outbox = Outbox(broker, stopping=self._stopping)
         around = Surroundings(
             worker=self._worker,
             broker=broker,
@@ -71,7 +71,7 @@ class Supervisor:
         self._announcer.announce_soon()
         logger.info("worker.draining", extra={"running": sum(1 for slot in self._slots if slot.holding)})
         is_orderly = self._wait_for_slots(signals)
-        self._outbox.close(wait_s=_LAST_WORDS_S if is_orderly else 0.0)
+        self._outbox.close(wait_s=_LAST_LINES_S if is_orderly else 0.0)
         self._announcer.close()
         self._state = "stopped"
         self._announcer.announce()

@@ -22,7 +22,7 @@ def broker(server: MemoryServer) -> MemoryBroker:
 
 @pytest.fixture
 def outbox(broker: MemoryBroker) -> Iterator[Outbox]:
-    outbox = Outbox(broker)
+    outbox = Outbox(broker, stopping=threading.Event())
     outbox.start()
     yield outbox
     outbox.close(wait_s=10)
@@ -68,7 +68,7 @@ def test_what_the_broker_did_not_take_is_sent_again_in_order(
 
 
 def test_a_worker_that_ends_at_once_does_not_wait_for_a_broker(server: MemoryServer, broker: MemoryBroker) -> None:
-    outbox = Outbox(broker)
+    outbox = Outbox(broker, stopping=threading.Event())
     outbox.start()
     outbox.close(wait_s=10)
 
