@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import polars as pl
 from msgspec import Meta
 
-from shepherd.errors import TaskFailedError
+from shepherd.worker import TaskFailedError
 
 Name = Annotated[str, Meta(min_length=1)]
 #: One column may stand without brackets around it.

@@ -59,8 +59,8 @@ class TaskEnvelope:
         fields = Fields(_typed(body, "task"))
         run, task = fields.inner("run"), fields.inner("task")
         return cls(
-            token=fields.text("token"),
-            attempt=fields.integer("attempt"),
+            token=fields.id("token"),
+            attempt=fields.count("attempt"),
             task_id=task.text("id"),
             name=task.task_name("name"),
             order_no=task.integer("order_no"),
@@ -95,8 +95,8 @@ class TaskError:
     def parse(cls, fields: Fields) -> "TaskError":
         return cls(
             code=fields.text("code"),
-            message=fields.text("message"),
-            traceback=fields.text("traceback", ""),
+            message=fields.words("message"),
+            traceback=fields.words("traceback", ""),
             is_retryable=fields.flag("retryable", False),
         )
 
@@ -161,7 +161,7 @@ def parse_reply(body: bytes) -> Reply:
     fields = Fields(document)
     kind = fields.text("type")
     if kind == "started":
-        return Started(token=fields.text("token"), worker=fields.text("worker"), at=fields.time("at"))
+        return Started(token=fields.id("token"), worker=fields.id("worker"), at=fields.time("at"))
     if kind == "finished":
         return _parse_finished(fields)
     raise ProtocolError(f"type: {kind!r} is no reply")
@@ -173,8 +173,8 @@ def _parse_finished(fields: Fields) -> Finished:
         raise ProtocolError(f"status: {status!r} is neither 'succeeded' nor 'failed'")
     has_failed = status == "failed"
     return Finished(
-        token=fields.text("token"),
-        worker=fields.text("worker"),
+        token=fields.id("token"),
+        worker=fields.id("worker"),
         at=fields.time("at"),
         elapsed_s=fields.number("elapsed_s"),
         result=None if has_failed else parse_value(fields.raw("result"), path="result"),
@@ -236,10 +236,12 @@ class LogLines:
         fields = Fields(_typed(body, "log"))
         inner = (Fields(line, path=f"lines[{index}]") for index, line in enumerate(fields.items("lines")))
         lines = tuple(
-            LogLine(n=line.integer("n"), at=line.time("at"), level=line.text("level"), text=readable(line.text("text")))
+            LogLine(
+                n=line.count("n"), at=line.time("at"), level=line.words("level", longest=10), text=line.words("text")
+            )
             for line in inner
         )
-        return cls(token=fields.text("token"), worker=fields.text("worker"), lines=lines)
+        return cls(token=fields.id("token"), worker=fields.id("worker"), lines=lines)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +293,7 @@ def parse_beat(body: bytes) -> Beat:
     if not all(isinstance(token, str) for token in holds):
         raise ProtocolError("holds: must be a list of strings")
     return Beat(
-        worker=fields.text("worker"), at=fields.time("at"), free_slots=fields.integer("free_slots"), holds=tuple(holds)
+        worker=fields.id("worker"), at=fields.time("at"), free_slots=fields.count("free_slots"), holds=tuple(holds)
     )
 
 

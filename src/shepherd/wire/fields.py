@@ -13,6 +13,10 @@ VERSION: Final = 0
 
 #: The largest that every database's integer column holds.
 LARGEST_COUNT: Final = 2**31 - 1
+#: What every JSON reader holds without rounding (RFC 8259, section 6).
+LARGEST_NUMBER: Final = 2**53 - 1
+#: Characters of a token or of a worker's id.
+LONGEST_ID: Final = 255
 
 
 def parse_document(body: bytes) -> dict[str, Any]:
@@ -47,6 +51,16 @@ class Fields:
             raise self._refusal(name, "a string")
         return value
 
+    def id(self, name: str) -> str:
+        value = self.text(name)
+        if not 0 < len(value) <= LONGEST_ID or "\0" in value:
+            raise self._refusal(name, f"a string of 1 to {LONGEST_ID} characters without NUL")
+        return value
+
+    def words(self, name: str, default: str | None = None, *, longest: int | None = None) -> str:
+        """Return a text for people, without what no database holds, cut where it is too long."""
+        return readable(self.text(name, default))[:longest]
+
     def task_name(self, name: str) -> str:
         value = self.text(name)
         if not is_task_name(value):
@@ -55,14 +69,14 @@ class Fields:
 
     def integer(self, name: str, default: int | None = None) -> int:
         value = self._document.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise self._refusal(name, "an integer")
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > LARGEST_NUMBER:
+            raise self._refusal(name, f"an integer between -{LARGEST_NUMBER} and {LARGEST_NUMBER}")
         return value
 
     def count(self, name: str, default: int | None = None) -> int:
         value = self.integer(name, default)
         if not 0 <= value <= LARGEST_COUNT:
-            raise self._refusal(name, f"from 0 to {LARGEST_COUNT}")
+            raise self._refusal(name, f"an integer from 0 to {LARGEST_COUNT}")
         return value
 
     def number(self, name: str) -> float:

@@ -81,15 +81,15 @@ class Manifest:
             raise ProtocolError(f"state: {state!r} is neither 'serving' nor 'draining' nor 'stopped'")
         offers = (Fields(task, path=f"tasks[{index}]") for index, task in enumerate(fields.items("tasks")))
         return cls(
-            worker=fields.text("worker"),
+            worker=fields.id("worker"),
             at=fields.time("at"),
-            host=fields.text("host"),
-            pid=fields.integer("pid"),
-            version=fields.text("version"),
-            slots=fields.integer("slots"),
-            free_slots=fields.integer("free_slots"),
+            host=fields.words("host", longest=255),
+            pid=fields.count("pid"),
+            version=fields.words("version", longest=50),
+            slots=fields.count("slots"),
+            free_slots=fields.count("free_slots"),
             state=state,
-            store=fields.text("store"),
+            store=fields.words("store"),
             tasks=tuple(_parse_offer(offer) for offer in offers),
         )
 
@@ -97,7 +97,7 @@ class Manifest:
 def _parse_offer(fields: Fields) -> TaskOffer:
     return TaskOffer(
         name=fields.task_name("name"),
-        description=fields.text("description", ""),
+        description=fields.words("description", ""),
         context_schema=fields.object("context_schema"),
-        data=fields.text("data", ""),
+        data=fields.words("data", "", longest=200),
     )

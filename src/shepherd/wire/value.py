@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shepherd.errors import ProtocolError
+from shepherd.wire.fields import LARGEST_NUMBER
 
 #: A JSON value of up to this many bytes travels in the envelope.
 INLINE_LIMIT: Final = 64 * 1024
@@ -69,7 +70,7 @@ def _parse_claim(claim: Any, *, path: str) -> ClaimCheck:
     if not _SHA256.fullmatch(str(texts["sha256"])):
         raise ProtocolError(f"{path}.sha256: must be 64 lower-case hexadecimal digits")
     size = claim.get("size")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= LARGEST_NUMBER:
         raise ProtocolError(f"{path}.size: must be a number of bytes")
     return ClaimCheck(
         uri=str(texts["uri"]), sha256=str(texts["sha256"]), size=size, media_type=str(texts["media_type"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from projects.generic_transformations import transformations as t
-from shepherd.errors import TaskFailedError
+from shepherd.worker import TaskFailedError
 
 FLIGHTS = pl.LazyFrame(
     {

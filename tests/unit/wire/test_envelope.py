@@ -32,6 +32,7 @@ from tests.unit.wire.test_strict_json import VALUES
 AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,99}", fullmatch=True)
 WORDS = st.text(max_size=20)
+IDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=255)
 #: Text for people, as it may stand in a message: NUL is replaced, since not every database holds it.
 READABLE = WORDS.map(readable)
 COUNTS = st.integers(0, 2**31 - 1)
@@ -47,15 +48,15 @@ CLAIMS = st.builds(
 DATA: st.SearchStrategy[Value] = VALUES.map(Inline) | CLAIMS
 ELAPSED = st.floats(0, 1e9).map(lambda seconds: round(seconds, 6))
 ERRORS = st.builds(TaskError, code=WORDS, message=READABLE, traceback=READABLE, is_retryable=st.booleans())
-COMMON = {"token": WORDS, "worker": WORDS, "at": TIMES}
+COMMON = {"token": IDS, "worker": IDS, "at": TIMES}
 
 TASKS = st.builds(
     TaskEnvelope,
-    token=WORDS,
+    token=IDS,
     attempt=COUNTS,
     task_id=WORDS,
     name=NAMES,
-    order_no=st.integers(),
+    order_no=st.integers(1 - 2**53, 2**53 - 1),
     run_id=WORDS,
     run_number=COUNTS,
     pipeline_name=WORDS,
@@ -69,21 +70,21 @@ REPLIES = (
     | st.builds(Finished, **COMMON, elapsed_s=ELAPSED, result=DATA, log_lines=COUNTS)
     | st.builds(Finished, **COMMON, elapsed_s=ELAPSED, error=ERRORS, log_lines=COUNTS)
 )
-LINES = st.builds(LogLine, n=COUNTS, at=TIMES, level=WORDS, text=READABLE)
-LOGS = st.builds(LogLines, token=WORDS, worker=WORDS, lines=st.lists(LINES, max_size=4).map(tuple))
-BEATS = st.builds(Beat, worker=WORDS, at=TIMES, free_slots=COUNTS, holds=st.lists(WORDS, max_size=4).map(tuple))
-OFFERS = st.builds(TaskOffer, name=NAMES, description=READABLE, context_schema=OBJECTS, data=WORDS)
+LINES = st.builds(LogLine, n=COUNTS, at=TIMES, level=st.sampled_from(["DEBUG", "INFO", "CRITICAL"]), text=READABLE)
+LOGS = st.builds(LogLines, token=IDS, worker=IDS, lines=st.lists(LINES, max_size=4).map(tuple))
+BEATS = st.builds(Beat, worker=IDS, at=TIMES, free_slots=COUNTS, holds=st.lists(WORDS, max_size=4).map(tuple))
+OFFERS = st.builds(TaskOffer, name=NAMES, description=READABLE, context_schema=OBJECTS, data=READABLE)
 MANIFESTS = st.builds(
     Manifest,
-    worker=WORDS,
+    worker=IDS,
     at=TIMES,
-    host=WORDS,
+    host=READABLE,
     pid=COUNTS,
-    version=WORDS,
+    version=READABLE,
     slots=COUNTS,
     free_slots=COUNTS,
     state=st.sampled_from(["serving", "draining", "stopped"]),
-    store=WORDS,
+    store=READABLE,
     tasks=st.lists(OFFERS, max_size=3).map(tuple),
 )
 
@@ -236,6 +237,14 @@ def test_any_wrong_field_is_either_taken_or_refused_by_name(parse: Any, message:
         (TaskEnvelope.parse, TASK, ("type",), "beat", "type: is 'beat', wanted 'task'"),
         (TaskEnvelope.parse, TASK, ("token",), 1, "token: must be a string"),
         (TaskEnvelope.parse, TASK, ("attempt",), True, "attempt: must be an integer"),
+        (TaskEnvelope.parse, TASK, ("attempt",), -1, "attempt: must be an integer from 0 to"),
+        (TaskEnvelope.parse, TASK, ("task", "order_no"), 2**53, "task.order_no: must be an integer between"),
+        (TaskEnvelope.parse, TASK, ("token",), "", "token: must be a string of 1 to 255 characters"),
+        (parse_reply, FINISHED, ("worker",), "w" * 256, "worker: must be a string of 1 to 255 characters"),
+        (parse_reply, FINISHED, ("worker",), "\0", "worker: must be a string of 1 to 255 characters"),
+        (parse_reply, FINISHED, ("result", "claim", "size"), 2**64, "result.claim.size: must be a number of bytes"),
+        (LogLines.parse, LOG, ("lines", 0, "n"), 2**31, "lines[0].n: must be an integer from 0 to"),
+        (Manifest.parse, MANIFEST, ("slots",), 10**30, "slots: must be an integer between"),
         (TaskEnvelope.parse, TASK, ("run",), None, "run: must be an object"),
         (TaskEnvelope.parse, TASK, ("run", "number"), "7", "run.number: must be an integer"),
         (TaskEnvelope.parse, TASK, ("task", "name"), "a-b", "task.name: must be a letter or underscore"),
@@ -257,7 +266,7 @@ def test_any_wrong_field_is_either_taken_or_refused_by_name(parse: Any, message:
         (parse_reply, FAILED, ("error", "retryable"), "yes", "error.retryable: must be true or false"),
         (LogLines.parse, LOG, ("lines",), {}, "lines: must be a list"),
         (LogLines.parse, LOG, ("lines", 0), 1, "lines[0]: must be an object"),
-        (LogLines.parse, LOG, ("lines", 0, "n"), None, "lines[0].n: must be an integer"),
+        (LogLines.parse, LOG, ("lines", 0, "n"), None, "lines[0].n: must be"),
         (parse_beat, BEAT, ("holds",), [1], "holds: must be a list of strings"),
         (Manifest.parse, MANIFEST, ("state",), "away", "state: 'away' is neither"),
         (Manifest.parse, MANIFEST, ("tasks", 0, "name"), "a b", "tasks[0].name: must be a letter"),
@@ -291,6 +300,14 @@ def test_a_field_that_is_not_known_is_left_alone_beside_a_value_too() -> None:
     body = changed(TASK, ("data",), {"inline": 1, "card": {"rows": 3}})
 
     assert TaskEnvelope.parse(body).data == Inline(1)
+
+
+def test_texts_for_people_are_cut_where_they_are_too_long() -> None:
+    manifest = Manifest.parse(changed(MANIFEST, ("version",), "9" * 1000))
+    lines = LogLines.parse(changed(LOG, ("lines", 0, "level"), "VERY IMPORTANT"))
+
+    assert manifest.version == "9" * 50
+    assert lines.lines[0].level == "VERY IMPOR"
 
 
 def test_texts_for_people_arrive_whatever_stands_in_them() -> None:
