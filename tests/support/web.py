@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.test import override_settings
+from django.test import Client, override_settings
 
 from shepherd.pipelines import wakeup
 from shepherd.wire.manifest import Manifest, TaskOffer
@@ -88,3 +88,8 @@ def an_offer(name: str, schema: dict[str, Any] | None = None, **changes: Any) ->
 
 def later(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
+
+
+def browser(**options: Any) -> Client:
+    """Return a caller over HTTP; what goes wrong on the server comes back as a 500."""
+    return Client(raise_request_exception=False, SERVER_NAME="localhost", **options)

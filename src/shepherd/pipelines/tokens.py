@@ -14,9 +14,15 @@ _PREFIX: Final = "shp_"
 
 def create_token(user: User, *, name: str) -> str:
     """Create a token and return it; it can't be read again."""
-    token = _PREFIX + secrets.token_urlsafe(32)
-    ApiToken.objects.create(user=user, name=name, sha256=_sha256(token))
+    token, sha256 = new_token()
+    ApiToken.objects.create(user=user, name=name, sha256=sha256)
     return token
+
+
+def new_token() -> tuple[str, str]:
+    """Return a token that nobody has, and what is kept of it."""
+    token = _PREFIX + secrets.token_urlsafe(32)
+    return token, _sha256(token)
 
 
 def user_of(token: str) -> User | None:

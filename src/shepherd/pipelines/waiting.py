@@ -110,11 +110,11 @@ def _published_reason(task: Task, served: Availability | None, queued: _Queued, 
         return f"Every worker that serves {task.name!r} has been offline since {_at(served.last_seen_at)}."
     if served.free_slots and not queued.ahead:
         return f"RabbitMQ has {task.name!r}; a worker with a free slot takes it next."
-    slots = "The only slot" if served.slots == 1 else f"All {served.slots} slots"
-    busy = f"{slots} for {task.name!r} {'is' if served.slots == 1 else 'are'} busy"
     if served.free_slots:
-        busy = f"Workers take up {task.name!r} in turn"
-    return f"{busy}, with {queued.ahead} ahead of it."
+        return f"Workers take {task.name!r} in turn, and {queued.ahead} came before it."
+    busy = "The only slot" if served.slots == 1 else f"Each of the {served.slots} slots"
+    ahead = f", and {queued.ahead} came before it" if queued.ahead else ""
+    return f"{busy} for {task.name!r} is busy{ahead}."
 
 
 def _at(at: datetime) -> str:

@@ -9,6 +9,7 @@ from django import template
 register = template.Library()
 
 _PRETTY_LIMIT: Final = 20_000
+_PREVIEW_LIMIT: Final = 120
 _UNITS: Final = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 
 
@@ -48,6 +49,13 @@ def ago(at: datetime, now: datetime) -> str:
         return f"{seconds} s ago"
     size, unit = next((size, unit) for size, unit in _UNITS if seconds >= size)
     return f"{int(seconds // size)} {unit} ago"
+
+
+@register.filter
+def preview(value: Any) -> str:
+    """Return the beginning of JSON in one line."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _PREVIEW_LIMIT else f"{text[:_PREVIEW_LIMIT]}…"
 
 
 @register.filter
