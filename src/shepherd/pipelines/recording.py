@@ -74,26 +74,17 @@ def _record_started(pairs: Sequence[tuple[Started, dict[str, Any]]], now: dateti
 
 def _record_finished(pairs: Sequence[tuple[Finished, dict[str, Any]]], moved: Moved, now: datetime) -> None:
     sql.execute_many(
-        """UPDATE pipelines_attempt SET status = %s, worker = %s, error = %s, log_lines = %s, finished_at = %s,
-           started_at = COALESCE(started_at, %s) WHERE number = %s""",
+        f"""UPDATE pipelines_attempt SET status = %s, worker = %s, error = %s, log_lines = %s, finished_at = %s,
+           started_at = {_BEGUN} WHERE number = %s""",
         [
-            (
-                *_ending(reply),
-                reply.log_lines,
-                sql.time(now),
-                sql.earlier(now, reply.elapsed_s),
-                row["attempt_number"],
-            )
+            (*_ending(reply), reply.log_lines, sql.time(now), *_begun(reply, now), row["attempt_number"])
             for reply, row in pairs
         ],
     )
     sql.execute_many(
-        """UPDATE pipelines_task SET status = %s, result = %s, error = %s, finished_at = %s,
-           started_at = COALESCE(started_at, %s) WHERE number = %s""",
-        [
-            (*_outcome(reply), sql.time(now), sql.earlier(now, reply.elapsed_s), row["task_number"])
-            for reply, row in pairs
-        ],
+        f"""UPDATE pipelines_task SET status = %s, result = %s, error = %s, finished_at = %s,
+           started_at = {_BEGUN} WHERE number = %s""",
+        [(*_outcome(reply), sql.time(now), *_begun(reply, now), row["task_number"]) for reply, row in pairs],
     )
     write_changes([_ended_change(reply, row) for reply, row in pairs], at=now)
     moved.ended_tasks += [row["task_number"] for _, row in pairs]
@@ -140,6 +131,15 @@ def _outcome(reply: Finished) -> tuple[str, str | None, str | None]:
     if reply.error is not None:
         return TaskStatus.FAILED.value, None, _error_document(reply.error)
     return TaskStatus.SUCCEEDED.value, strict_json.dumps((reply.result or Inline(None)).to_wire()), None
+
+
+#: Not later than the worker's own measure says: a `started` may have waited in the queue beside its `finished`.
+_BEGUN = "CASE WHEN started_at IS NULL OR started_at > %s THEN %s ELSE started_at END"
+
+
+def _begun(reply: Finished, now: datetime) -> tuple[Any, Any]:
+    at = sql.earlier(now, reply.elapsed_s)
+    return at, at
 
 
 def _error_document(error: TaskError | None) -> str | None:

@@ -57,9 +57,12 @@ class Driver:
         self._is_ready.wait()
 
     def stop(self) -> None:
-        """Leave every flow as it is: the next Task Publisher goes on with it."""
+        """Stand still, and leave every flow as it is: the next Task Publisher goes on with it.
+
+        Nothing is cancelled, since Prefect would write a cancelled flow down as crashed.
+        """
         if self._loop is not None:
-            self._call(self._work.stop)
+            self._call(self._loop.stop)
             self._thread.join(timeout=10)
 
     def task_ended(self, task_number: int) -> None:
@@ -74,10 +77,13 @@ class Driver:
             self._loop.call_soon_threadsafe(function)
 
     def _serve(self) -> None:
-        asyncio.run(self._main())
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_log_unhandled)
+        # Not awaited to its end, and not cancelled: see `stop`.
+        self._main_task = self._loop.create_task(self._main())
+        self._loop.run_forever()
 
     async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
         database = Database()
         outcomes = Outcomes(database, look_every_s=self._config.look_every.total_seconds())
         services = Services(
@@ -85,10 +91,7 @@ class Driver:
         )
         self._work.open(services, self._publishers, self._config)
         self._is_ready.set()
-        try:
-            await self._work.run()
-        finally:
-            database.close()
+        await self._work.run()
 
 
 class Work:
@@ -107,23 +110,15 @@ class Work:
         self._publishers = publishers
         self._config = config
         self._woken = asyncio.Event()
-        self._stopped = asyncio.Event()
 
     def wake(self) -> None:
         self._woken.set()
 
-    def stop(self) -> None:
-        self._stopped.set()
-
     async def run(self) -> None:
-        background = [asyncio.ensure_future(self.outcomes.watch()), asyncio.ensure_future(self._feed())]
+        loops = [self.outcomes.watch(), self._feed()]
         if self._config.is_prefect_on:
-            background.append(asyncio.ensure_future(self._open_engine()))
-        await self._stopped.wait()
-        for running in [*background, *self._open.values()]:
-            running.cancel()
-        if self._engine is not None:
-            await self._engine.close()
+            loops.append(self._open_engine())
+        await asyncio.gather(*loops)
 
     async def _open_engine(self) -> None:
         # Prefect takes seconds to import: the relay works meanwhile, and so do runs without publishers.
@@ -239,3 +234,8 @@ class Work:
         else:
             del self._tries[number]
             await database.call(following.given_up, number, reason)
+
+
+def _log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # At the end of the process pending flows are dropped on purpose; asyncio would call each of them an error.
+    logger.debug("flows.unhandled", extra={"reason": context.get("message")}, exc_info=context.get("exception"))

@@ -10,7 +10,7 @@ import copy
 import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final, Self
 from uuid import UUID
@@ -203,10 +203,6 @@ class PrefectEngine:
         for task_run in await client.read_task_runs(flow_run_filter=by):
             if task_run.state is None or not task_run.state.is_final():
                 await client.set_task_run_state(task_run.id, Crashed(message="its Task Publisher ended"), force=True)
-
-    async def close(self) -> None:
-        with suppress(Exception):
-            await self._stack.aclose()
 
 
 async def _uninterrupted(awaitable: Awaitable[Any]) -> None:

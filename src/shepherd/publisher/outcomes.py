@@ -45,9 +45,6 @@ class Database:
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, run)
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
 
 class Outcomes:
     """Lets coroutines of one loop wait for the end of tasks."""

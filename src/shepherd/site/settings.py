@@ -89,5 +89,9 @@ LOGGING = {
     "formatters": {"line": {"()": "shepherd.site.logging.EventFormatter"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": "INFO"},
-    "loggers": {"django.request": {"level": "ERROR"}},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        # A line for each call that Prefect's client makes.
+        "httpx": {"level": "WARNING"},
+    },
 }
