@@ -26,6 +26,7 @@ default_pass = guest
 loopback_users.guest = true
 disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.absolute = 1GB
+consumer_timeout = 10800000
 log.console = false
 log.file.level = warning
 """
