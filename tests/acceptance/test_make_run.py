@@ -55,13 +55,13 @@ def start(home: Path, environ: dict[str, str], tmp_path: Path) -> Iterator[Start
         process.wait(60)
 
 
-def started_from(home: Path) -> list[str]:
-    """The command lines of what runs and has to do with this folder, however it was started."""
+def started_from(home: Path) -> list[tuple[int, str]]:
+    """Number and command line of what runs and has to do with this folder, however it was started."""
     found = []
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and str(home) in " ".join([*process.cmdline(), *process.environ().values()]):
-                found.append(" ".join(process.cmdline()))
+                found.append((process.pid, " ".join(process.cmdline())))
         except psutil.Error:
             continue
     return found
@@ -92,7 +92,9 @@ def test_stopping_it_leaves_no_process_behind(
 ) -> None:
     running = start("run")
     wait_until(lambda: accepts(home, environ), timeout_s=60, what="a pipeline accepted")
-    wait_until(lambda: any("erl_child_setup" in line for line in started_from(home)), timeout_s=60, what="the broker")
+    wait_until(
+        lambda: any("erl_child_setup" in line for _, line in started_from(home)), timeout_s=60, what="the broker"
+    )
 
     running.send_signal(number)
     status = running.wait(60)
@@ -121,15 +123,17 @@ def test_a_second_start_accepts_a_pipeline_within_15_s_with_the_same_login(
 def test_what_a_killed_one_left_is_ended_by_the_next_start(start: Start, home: Path, environ: dict[str, str]) -> None:
     killed = start("run")
     wait_until(lambda: accepts(home, environ), timeout_s=60, what="a pipeline accepted")
-    supervisor = int((home / "supervisord.pid").read_text())
+    supervisor = (home / "supervisord.pid").read_text()
 
-    os.kill(supervisor, signal.SIGKILL)
+    os.kill(int(supervisor), signal.SIGKILL)
     killed.kill()
     killed.wait()
-    left = len(started_from(home))
+    left = started_from(home)
     start("run")
+    wait_until(lambda: (home / "supervisord.pid").read_text() != supervisor, timeout_s=60, what="another supervisord")
 
-    assert left > 0
+    assert left
+    assert not {pid for pid, _ in left} & {pid for pid, _ in started_from(home)}
     wait_until(lambda: accepts(home, environ), timeout_s=60, what="a pipeline accepted again")
 
 

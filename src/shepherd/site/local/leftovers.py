@@ -8,6 +8,7 @@ import psutil
 MARK = "SHEPHERD_STARTED_BY"
 _GRACE_S = 20.0
 _KILL_S = 5.0
+_ROUNDS = 10
 
 
 def mark(home: Path) -> dict[str, str]:
@@ -19,7 +20,12 @@ def end(home: Path) -> int:
     found = _marked(home)
     # supervisord first and alone: it ends the others in their order, and would restart what is ended beside it.
     _end([process for process in found if "supervisor.supervisord" in _command(process)], within_s=_GRACE_S)
-    _end(_marked(home), within_s=_KILL_S)
+    # Again until there is nothing: a RabbitMQ that is just starting, for one, starts another epmd when its own is gone.
+    for _ in range(_ROUNDS):
+        left = _marked(home)
+        if not left:
+            break
+        _end(left, within_s=_KILL_S)
     return len(found)
 
 
