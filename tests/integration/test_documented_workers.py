@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -85,7 +86,7 @@ def test_the_generic_tasks_hand_a_table_on_from_task_to_task(talk: Conversation,
             "dep_delay": [2.0, 4.0, None, -1.0],
         }
     )
-    steps = [
+    steps: list[tuple[str, dict[str, Any]]] = [
         ("skip_column", {"columns": "year"}),
         ("rename_column", {"rename_dict": {"dep_delay": "delay"}}),
         ("merge_columns", {"columns": ["origin", "dest"], "output_column": "route", "separator": "-"}),
