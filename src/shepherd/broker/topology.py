@@ -20,14 +20,18 @@ _BEATS_LIMIT: Final = 10_000
 #: Bytes of log lines that wait while no Task Publisher runs.
 _LOGS_LIMIT: Final = 256 * 1024 * 1024
 
+#: RabbitMQ 4 drops what was delivered 20 times unless told otherwise; a reply is given back for as long as the
+#: database is away. A number, since 3.10 doesn't know -1.
+_KEPT: Final = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
+
 EXCHANGES: Final = (
     ExchangeSpec(name=DEAD_EXCHANGE, kind="fanout"),
     ExchangeSpec(name=CONTROL_EXCHANGE, kind="topic"),
 )
 
 STANDING_QUEUES: Final = (
-    QueueSpec(name=DEAD_QUEUE, arguments={"x-queue-type": "quorum"}, bindings=((DEAD_EXCHANGE, ""),)),
-    QueueSpec(name=REPLIES, arguments={"x-queue-type": "quorum"}),
+    QueueSpec(name=DEAD_QUEUE, arguments=_KEPT, bindings=((DEAD_EXCHANGE, ""),)),
+    QueueSpec(name=REPLIES, arguments=_KEPT),
     QueueSpec(
         name=BEATS, arguments={"x-queue-type": "classic", "x-max-length": _BEATS_LIMIT, "x-overflow": "drop-head"}
     ),
