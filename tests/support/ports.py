@@ -4,7 +4,7 @@ import random
 import socket
 from contextlib import ExitStack
 
-#: Below the ports that the kernel hands to outgoing connections: one of those could take a port before its service does.
+#: Below the ports that the kernel hands to outgoing connections: one of those could take a port first.
 _FIRST, _LAST = 20_000, 32_000
 # Not the tests' own generator, which is seeded: two test runs with one seed would choose the same ports.
 _random = random.SystemRandom()

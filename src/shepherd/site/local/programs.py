@@ -13,10 +13,12 @@ _PYTHON = sys.executable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """One process. They start in the order of their list, and end in the reverse one."""
+    """One process. They start in the order of their list; groups end in the reverse one, each all at once."""
 
     name: str
     command: tuple[str, ...]
+    #: What one group needs is in an earlier one.
+    group: str = "shepherd"
     #: Beside what all processes of the system get.
     environ: Mapping[str, str] = field(default_factory=dict)
     stop_signal: str = "TERM"
@@ -42,15 +44,15 @@ def broker_node(config: LocalConfig) -> BrokerNode:
 
 def _broker(node: BrokerNode) -> Iterator[Program]:
     environ = node.environment()
-    yield Program(name="epmd", command=tuple(node.epmd_command()), environ=environ)
-    yield Program(name="rabbitmq", command=tuple(node.command()), environ=environ, stop_within_s=20)
+    yield Program(name="epmd", group="names", command=tuple(node.epmd_command()), environ=environ)
+    yield Program(name="rabbitmq", group="services", command=tuple(node.command()), environ=environ, stop_within_s=20)
 
 
 def _prefect(config: LocalConfig) -> Program:
     command = (_PYTHON, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(config.prefect_port))
     # No run of ours is scheduled by Prefect, so that what looks for late ones only costs time.
     quiet = {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING", "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false"}
-    return Program(name="prefect", command=command, environ=quiet, stop_within_s=5)
+    return Program(name="prefect", group="services", command=command, environ=quiet, stop_within_s=5)
 
 
 def _workers(projects: Path) -> Iterator[Program]:

@@ -5,7 +5,7 @@ import pwd
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from shepherd.errors import ConfigurationError
@@ -22,6 +22,11 @@ directory = {root}
 logfile = {log}/supervisord.log
 pidfile = {home}/supervisord.pid
 childlogdir = {log}
+"""
+_GROUP = """
+[group:{group}]
+programs = {names}
+priority = {priority}
 """
 _PROGRAM = """
 [program:{name}]
@@ -91,7 +96,7 @@ def render(programs: Sequence[Program], *, home: Path, root: Path) -> str:
         raise ConfigurationError(f"{home}: supervisord can't work in a folder with % in its name")
     paths = {"home": home, "root": root, "log": home / "log"}
     head = _CONFIG.format(user=pwd.getpwuid(os.geteuid()).pw_name, **paths)
-    sections = (
+    sections = [
         _PROGRAM.format(
             name=program.name,
             command=_plain(shlex.join(program.command)),
@@ -102,8 +107,16 @@ def render(programs: Sequence[Program], *, home: Path, root: Path) -> str:
             **paths,
         )
         for place, program in enumerate(programs, start=1)
-    )
-    return head + "".join(sections)
+    ]
+    return head + "".join([*sections, *_groups(programs)])
+
+
+def _groups(programs: Sequence[Program]) -> Iterator[str]:
+    names: dict[str, list[str]] = {}
+    for program in programs:
+        names.setdefault(program.group, []).append(program.name)
+    for place, (group, members) in enumerate(names.items(), start=1):
+        yield _GROUP.format(group=group, names=",".join(members), priority=place)
 
 
 def _quoted(text: str) -> str:

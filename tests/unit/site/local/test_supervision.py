@@ -31,14 +31,21 @@ def test_supervisord_reads_commands_and_variables_as_they_were_meant(tmp_path: P
     assert read.command == f"python 'a b' '{AWKWARD}'"
 
 
-def test_programs_are_restarted_whatever_ends_them_and_end_in_reverse_order(tmp_path: Path) -> None:
-    programs = [Program(name=name, command=("true",)) for name in ("broker", "web")]
-
+def test_programs_are_restarted_whatever_ends_them() -> None:
     parser = RawConfigParser()
-    parser.read_string(render(programs, home=tmp_path, root=tmp_path))
+    parser.read_string(render([Program(name="web", command=("true",))], home=Path("/h"), root=Path("/r")))
 
-    assert [parser[f"program:{name}"]["autorestart"] for name in ("broker", "web")] == ["true", "true"]
-    assert int(parser["program:broker"]["priority"]) < int(parser["program:web"]["priority"])
+    assert parser["program:web"]["autorestart"] == "true"
+
+
+def test_what_others_need_starts_before_them_and_ends_after_them(tmp_path: Path) -> None:
+    broker = Program(name="broker", command=("true",), group="services")
+    users = [Program(name=name, command=("true",)) for name in ("worker", "web")]
+
+    options = realized([broker, *users], tmp_path)
+
+    groups = [[process.name for process in group.process_configs] for group in sorted(options.process_group_configs)]
+    assert groups == [["broker"], ["worker", "web"]]
 
 
 def test_folders_may_have_spaces_in_their_names(tmp_path: Path) -> None:
