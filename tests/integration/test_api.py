@@ -1,6 +1,5 @@
 """The API over Django's own test client, on both databases."""
 
-import gzip
 import json
 import threading
 from typing import Any
@@ -14,66 +13,13 @@ from hypothesis import strategies as st
 
 from shepherd.pipelines import services
 from shepherd.pipelines.models import ApiToken, Attempt, LogLine, Run, Task
-from tests.support.web import NOW, an_offer, browser, manifest, pipeline
+from tests.support.web import NOW, Api, an_offer, browser, faults_of, manifest, pipeline
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=15,
 )
-ODD_BODIES = {
-    "empty": b"",
-    "nothing": b"   ",
-    "no JSON": b"{",
-    "no UTF-8": b'{"a": "\xff"}',
-    "NaN": b'{"a": NaN}',
-    "Infinity": b'{"a": -Infinity}',
-    "1e400": b'{"a": 1e400}',
-    "huge integer": b'{"a": ' + b"9" * 5000 + b"}",
-    "half a surrogate pair": b'{"a": "\\ud800"}',
-    "duplicate key": b'{"project": "a", "project": "b"}',
-    "duplicate key within": b'{"transformers_list": [{"context": {"a": 1, "a": 2}}]}',
-    "101 deep": b"[" * 101 + b"]" * 101,
-    "10,000 deep": b"[" * 10_000 + b"]" * 10_000,
-    "10,000 open": b'{"a":' * 10_000,
-    "NUL": b'{"pipeline_name": "a\\u0000b"}',
-    "raw NUL": b"\x00",
-    "BOM": b"\xef\xbb\xbf{}",
-    "a list": b"[]",
-    "a string": b'"sentinel"',
-    "a form": b"pipeline_name=a&project=b",
-}
-
-
-@pytest.fixture
-def token(asha: User) -> str:
-    return services.create_token(asha, name="test")
-
-
-@pytest.fixture
-def api(token: str) -> "Api":
-    return Api(token)
-
-
-class Api:
-    """A caller with a token."""
-
-    def __init__(self, token: str) -> None:
-        self._client = browser(headers={"Authorization": f"Bearer {token}"})
-
-    def get(self, path: str, **query: Any) -> Any:
-        return self._client.get(f"/api/v1{path}", query)
-
-    def post(self, body: bytes | dict[str, Any], *, content_type: str = "application/json", **headers: str) -> Any:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self._client.generic("POST", "/api/v1/runs", content, content_type=content_type, headers=headers)
-
-    def ask(self, method: str, path: str) -> Any:
-        return self._client.generic(method, path)
-
-
-def faults_of(response: Any) -> dict[str, str]:
-    return {fault["path"]: fault["reason"] for fault in response.json()["error"]["faults"]}
 
 
 def test_a_submitted_pipeline_is_answered_with_its_run(api: Api) -> None:
@@ -117,68 +63,9 @@ def test_a_context_comes_back_exactly_as_it_was_sent(api: Api) -> None:
     assert json.dumps(api.get(f"/runs/{number}").json()["tasks"][0]["context"]) == json.dumps(json.loads(context))
 
 
-@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", "", "nonsense"])
-def test_any_content_type_will_do(api: Api, content_type: str) -> None:
-    assert api.post(pipeline("sentinel"), content_type=content_type).status_code == 202
-
-
-@pytest.mark.parametrize("name", ODD_BODIES)
-def test_an_odd_body_is_refused_with_a_reason_and_nothing_is_stored(api: Api, name: str) -> None:
-    response = api.post(ODD_BODIES[name])
-
-    assert response.status_code == 422
-    assert all(fault["reason"] for fault in response.json()["error"]["faults"])
-    assert response.json()["error"]["code"] == "invalid_input"
-    assert not Run.objects.exists()
-
-
-def test_a_fault_names_its_field(api: Api) -> None:
-    tasks = [{"name": "a", "order_no": True, "context": {}}, {"name": "b-c", "order_no": 1}]
-
-    faults = faults_of(api.post(pipeline(transformers_list=tasks)))
-
-    assert list(faults) == ["transformers_list[0].order_no", "transformers_list[1].name"]
-    assert faults["transformers_list[0].order_no"] == "must be an integer"
-
-
-def test_a_duplicate_key_is_named_by_its_path(api: Api) -> None:
-    assert "transformers_list[0].context.a" in faults_of(api.post(ODD_BODIES["duplicate key within"]))
-
-
-@pytest.mark.parametrize(("surplus", "status"), [(-1, 202), (0, 202), (1, 413), (16 * 1024 * 1024, 413)])
-def test_a_body_may_have_one_mebibyte(api: Api, surplus: int, status: int) -> None:
-    document = json.dumps(pipeline("sentinel")).encode()
-
-    response = api.post(document + b" " * (1024 * 1024 + surplus - len(document)))
-
-    assert response.status_code == status
-    if status == 413:
-        assert response.json()["error"]["code"] == "too_large"
-
-
-def test_a_compressed_body_is_refused_unopened(api: Api) -> None:
-    bomb = gzip.compress(b" " * 100_000_000, compresslevel=9)
-
-    response = api.post(bomb, **{"Content-Encoding": "gzip"})
-
-    assert response.status_code == 415
-    assert response.json()["error"]["code"] == "unsupported_media_type"
-
-
 @pytest.mark.parametrize("count", [1, 200])
 def test_up_to_200_tasks_are_accepted(api: Api, count: int) -> None:
     assert len(api.post(pipeline(*["same_name"] * count)).json()["tasks"]) == count
-
-
-@pytest.mark.parametrize("count", [0, 201])
-def test_no_task_and_201_tasks_are_refused(api: Api, count: int) -> None:
-    assert list(faults_of(api.post(pipeline(*["same_name"] * count)))) == ["transformers_list"]
-
-
-@pytest.mark.parametrize("name", ["../etc", "/abs", "a\x00", "x" * 4096, "a.b", "ünï", "a b", ""])
-def test_a_name_outside_the_grammar_is_refused_wherever_it_stands(api: Api, name: str) -> None:
-    assert list(faults_of(api.post(pipeline(name)))) == ["transformers_list[0].name"]
-    assert list(faults_of(api.post(pipeline("a", project=name)))) == ["project"]
 
 
 def test_what_looks_like_a_path_is_only_text_in_a_context(api: Api) -> None:
@@ -201,20 +88,7 @@ def test_a_context_that_breaks_its_schema_is_refused_by_the_path_within(api: Api
     assert list(faults_of(response)) == ["transformers_list[1].context.columns[0]"]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(document=JSON)
-def test_no_document_brings_the_server_down(api: Api, document: Any) -> None:
-    assert api.post({"transformers_list": document}).status_code == 422
-    assert api.post(json.dumps(document).encode()).status_code == 422
-
-
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(content=st.binary(max_size=200))
-def test_no_bytes_bring_the_server_down(api: Api, content: bytes) -> None:
-    assert api.post(content).status_code == 422
-
-
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(context=st.dictionaries(st.text(), JSON, max_size=4), name=st.text())
 def test_any_context_and_any_name_are_accepted_or_refused(api: Api, context: Any, name: str) -> None:
     tasks = [{"name": "a", "order_no": 1, "context": context}]
@@ -222,7 +96,7 @@ def test_any_context_and_any_name_are_accepted_or_refused(api: Api, context: Any
     assert api.post(pipeline(pipeline_name=name, transformers_list=tasks)).status_code in {202, 422}
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     query=st.fixed_dictionaries(
         {},
@@ -237,18 +111,6 @@ def test_no_filter_brings_the_server_down(api: Api, query: dict[str, Any]) -> No
     assert api.get("/runs", **query).status_code in {200, 422}
 
 
-@pytest.mark.parametrize(
-    "reference",
-    ["0", "7", "9" * 19, "9" * 400, "-1", "x", "%00", "..%2f", "1e3", "00000000-0000-0000-0000-000000000000"],
-)
-@pytest.mark.parametrize("tail", ["", "/logs"])
-def test_a_run_that_does_not_exist_is_not_found(api: Api, reference: str, tail: str) -> None:
-    response = api.get(f"/runs/{reference}{tail}")
-
-    assert response.status_code == 404
-    assert response.json()["error"]["code"] == "not_found"
-
-
 def test_repeating_with_the_same_key_answers_with_the_first_run(api: Api) -> None:
     first = api.post(pipeline("sentinel"), **{"Idempotency-Key": "k"})
     again = api.post(pipeline("sentinel"), **{"Idempotency-Key": "k"})
@@ -257,23 +119,6 @@ def test_repeating_with_the_same_key_answers_with_the_first_run(api: Api) -> Non
     assert (first.status_code, again.status_code, other.status_code) == (202, 202, 409)
     assert first.json()["id"] == again.json()["id"]
     assert other.json()["error"]["code"] == "conflict"
-
-
-@pytest.mark.parametrize("path", ["/runs", "/runs/1", "/runs/1/logs", "/projects", "/catalogue"])
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", "Basic YTpi", "Bearer \x00", "shp_x"])
-def test_nobody_gets_in_without_a_token_or_a_session(asha: User, path: str, header: str) -> None:
-    response = browser().get(f"/api/v1{path}", headers={"Authorization": header})
-
-    assert response.status_code == 401
-    assert response.json()["error"]["code"] == "unauthorized"
-    assert response["WWW-Authenticate"].startswith("Bearer")
-
-
-def test_a_stranger_may_post_nothing(asha: User) -> None:
-    response = browser(enforce_csrf_checks=True).post("/api/v1/runs", b"{}", content_type="application/json")
-
-    assert response.status_code == 401
-    assert not Run.objects.exists()
 
 
 def test_a_token_ends_with_its_user(api: Api, asha: User) -> None:
@@ -299,37 +144,6 @@ def test_a_session_reads_without_and_writes_only_with_a_csrf_token(asha: User) -
     csrf = {"X-CSRFToken": visitor.cookies["csrftoken"].value}
     accepted = visitor.post("/api/v1/runs", body, content_type="application/json", headers=csrf)
     assert accepted.status_code == 202
-
-
-@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
-@pytest.mark.parametrize("size", [100, 3 * 1024 * 1024])
-def test_no_form_brings_a_session_down(asha: User, content_type: str, size: int) -> None:
-    visitor = browser(enforce_csrf_checks=True)
-    visitor.force_login(asha)
-
-    response = visitor.generic("POST", "/api/v1/runs", b"&" * size, content_type=content_type)
-
-    assert response.status_code in {400, 403, 413}
-    assert response.json()["error"]["code"]
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [
-        ("GET", "/api/v1/nowhere", 404),
-        ("GET", "/api/", 404),
-        ("GET", "/api/v1/runs/", 404),
-        ("DELETE", "/api/v1/runs", 405),
-        ("PUT", "/api/v1/runs/1", 405),
-        ("POST", "/api/v1/projects", 405),
-    ],
-)
-def test_what_the_router_refuses_is_json_too(api: Api, method: str, path: str, status: int) -> None:
-    response = api.ask(method, path)
-
-    assert response.status_code == status
-    assert response["Content-Type"].startswith("application/json")
-    assert response.json()["error"]["code"] == {404: "not_found", 405: "method_not_allowed"}[status]
 
 
 def test_a_database_that_is_away_is_said_to_be(token: str, api: Api) -> None:
@@ -443,23 +257,6 @@ def test_projects_are_those_of_the_folder(api: Api) -> None:
         {"name": "generic-transformations", "has_flow": False},
         {"name": "ids-drr", "has_flow": True},
     ]
-
-
-def test_the_documentation_is_whole_and_loads_nothing_from_elsewhere(asha: User) -> None:
-    page = browser().get("/api/docs").content.decode()
-    schema = browser().get("/api/openapi.json").json()
-
-    assert "http://" not in page
-    assert "https://" not in page
-    assert set(schema["paths"]) == {
-        "/api/v1/runs",
-        "/api/v1/runs/{run_id}",
-        "/api/v1/runs/{run_id}/logs",
-        "/api/v1/projects",
-        "/api/v1/catalogue",
-    }
-    body = schema["paths"]["/api/v1/runs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert body["example"]["pipeline_name"] == "sentinel_pipeline"
 
 
 def test_the_sample_of_the_documentation_is_accepted(api: Api) -> None:

@@ -1,5 +1,6 @@
 """What tests of the web process share: a folder of projects, a caller, and rows as the engine leaves them."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client, override_settings
 
-from shepherd.pipelines import wakeup
+from shepherd.pipelines import services, wakeup
 from shepherd.wire.manifest import Manifest, TaskOffer
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -93,3 +94,34 @@ def later(seconds: float) -> datetime:
 def browser(**options: Any) -> Client:
     """Return a caller over HTTP; what goes wrong on the server comes back as a 500."""
     return Client(raise_request_exception=False, SERVER_NAME="localhost", **options)
+
+
+@pytest.fixture
+def token(asha: User) -> str:
+    return services.create_token(asha, name="test")
+
+
+@pytest.fixture
+def api(token: str) -> "Api":
+    return Api(token)
+
+
+class Api:
+    """A caller with a token."""
+
+    def __init__(self, token: str) -> None:
+        self._client = browser(headers={"Authorization": f"Bearer {token}"})
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self._client.get(f"/api/v1{path}", query)
+
+    def post(self, body: bytes | dict[str, Any], *, content_type: str = "application/json", **headers: str) -> Any:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self._client.generic("POST", "/api/v1/runs", content, content_type=content_type, headers=headers)
+
+    def ask(self, method: str, path: str) -> Any:
+        return self._client.generic(method, path)
+
+
+def faults_of(response: Any) -> dict[str, str]:
+    return {fault["path"]: fault["reason"] for fault in response.json()["error"]["faults"]}
