@@ -333,17 +333,16 @@ def test_an_exchange_that_exists_with_another_kind_is_named(broker: Broker) -> N
 
 def test_who_listens_hears_what_its_keys_match(client: Callable[[], Broker], broker: Broker) -> None:
     broker.declare(exchanges=EXCHANGES)
-    me = new_name()
-    listener = client().listen(CONTROL_EXCHANGE, binding_keys=["worker.all", f"worker.{me}"])
-    other = client().listen(CONTROL_EXCHANGE, binding_keys=["worker.all"])
-    hear(broker, listener)
-    hear(broker, other)
+    me, you = f"worker.{new_name()}", f"worker.{new_name()}"
+    listeners = {name: client().listen(CONTROL_EXCHANGE, binding_keys=["worker.all", name]) for name in (me, you)}
+    for name, listener in listeners.items():
+        hear(broker, listener, name)
 
-    for key in (f"worker.{me}", "worker.somebody_else", "worker.all"):
+    for key in (me, "worker.somebody_else", "worker.all"):
         broker.publish([control(key)])
 
-    assert bodies(take(listener, 2)) == [f"worker.{me}", "worker.all"]
-    assert bodies(take(other, 1)) == ["worker.all"]
+    assert bodies(take(listeners[me], 2)) == [me, "worker.all"]
+    assert bodies(take(listeners[you], 1)) == ["worker.all"]
 
 
 def test_a_control_message_that_nobody_hears_is_no_error(broker: Broker) -> None:
@@ -358,12 +357,11 @@ def control(key: str) -> Message:
     )
 
 
-def hear(broker: Broker, listener: Subscription) -> None:
+def hear(broker: Broker, listener: Subscription, key: str) -> None:
     """Return when a listener is known to hear, and has nothing left of what proved it."""
-    probe = "worker.all"
 
     def has_heard() -> list[Delivery]:
-        broker.publish([control(probe)])
+        broker.publish([control(key)])
         return listener.take(at_most=1, wait_s=0.1)
 
     wait_until(has_heard, timeout_s=PATIENCE_S, what="the listener hears")

@@ -218,12 +218,10 @@ class RotatingIntake(StandingIntake):
         return super().take(wait_s=wait_s)
 
     def _want(self) -> None:
-        self._is_wanted = True
-        self._changed.set()
-
-    def _tell(self, settle: Callable[[Sequence[Delivery]], None], deliveries: Sequence[Delivery]) -> None:
-        super()._tell(settle, deliveries)
-        self._host.post(self._changed.set)
+        # What is held and unsettled is what this `take` gets: it arrived just before.
+        if self._held is None or self._held.is_settled:
+            self._is_wanted = True
+            self._changed.set()
 
     async def serve(self, link: Link) -> None:
         lane = await link.lane(prefetch=1)
@@ -231,8 +229,7 @@ class RotatingIntake(StandingIntake):
         self._held = None
         try:
             while not lane.gone.done():
-                # A `take` that timed out as its delivery arrived leaves the wish of the next one too early.
-                if self._is_wanted and (self._held is None or self._held.is_settled):
+                if self._is_wanted:
                     self._arrived(await self._fetch(link, lane))
                     self._is_wanted = False
                 await self._changed.wait()
@@ -240,6 +237,9 @@ class RotatingIntake(StandingIntake):
         finally:
             for queue in self._queues:
                 link.forget(queue)
+            untaken = self._inbox.drain()
+            _requeue(untaken)
+            self._is_wanted = self._is_wanted or bool(untaken)
             await self._leave(lane)
 
     async def _fetch(self, link: Link, lane: Lane) -> Received:

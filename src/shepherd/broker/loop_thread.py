@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from shepherd.errors import BrokerUnavailableError
@@ -17,6 +18,7 @@ class LoopThread:
     def __init__(self, *, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._is_stopped = False
+        self._tasks: dict[object, asyncio.Task[None]] = {}
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -50,8 +52,28 @@ class LoopThread:
         except RuntimeError:
             return
 
-    def stop(self) -> None:
-        """Cancel what still runs and wait for the thread. Safe to call again."""
+    def start(self, owner: object, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have a coroutine run on the loop until it ends or its owner's are cancelled."""
+
+        def begin() -> None:
+            self._tasks[owner] = self._loop.create_task(run())
+
+        self.post(begin)
+
+    def cancel(self, *owners: object, timeout_s: float) -> None:
+        """Cancel what was started for these, one after the other, and wait for each."""
+        with suppress(BrokerUnavailableError):
+            self.call(self._cancel(owners), timeout_s=timeout_s)
+
+    async def _cancel(self, owners: Iterable[object]) -> None:
+        for owner in owners:
+            if task := self._tasks.pop(owner, None):
+                task.cancel()
+                await asyncio.wait([task])
+
+    def stop(self, *, timeout_s: float) -> None:
+        """Cancel what runs, the latest first, and wait for the thread. Safe to call again."""
+        self.cancel(*reversed(list(self._tasks)), timeout_s=timeout_s)
         self._is_stopped = True
         self.post(self._loop.stop)
         self._thread.join()

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import takewhile
@@ -66,6 +66,7 @@ _PERSISTENT: Final = 2
 _TRANSIENT: Final = 1
 
 _Confirm = asyncio.Future[Any]
+_T = TypeVar("_T")
 _StandingT = TypeVar("_StandingT", bound=Standing)
 
 
@@ -77,11 +78,10 @@ class RabbitBroker(Broker):
         self._link: _Link | None = None
         self._linked = asyncio.Event()
         self._connected = threading.Event()
-        self._tasks: dict[object, asyncio.Task[None]] = {}
         # aiormq reports each attempt as an error; we report each outage once.
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)
         self._thread = LoopThread(name=f"broker-{name}")
-        self._thread.call(self._start(self, self._keep_connected), timeout_s=_CALL_S)
+        self._thread.start(self, self._keep_connected)
 
     @property
     def is_connected(self) -> bool:
@@ -114,31 +114,19 @@ class RabbitBroker(Broker):
         return self._standing(SingleIntake(self, queues[0]) if one else RotatingIntake(self, queues))
 
     def close(self) -> None:
-        with suppress(BrokerUnavailableError):
-            self._thread.call(self._end(*list(self._tasks)), timeout_s=_CALL_S)
-        self._thread.stop()
+        # The connection was started first and is ended last, so that the consumers can say goodbye on it.
+        self._thread.stop(timeout_s=_CALL_S)
         self._connected.clear()
 
     def post(self, callback: Callable[..., None], *arguments: object) -> None:
         self._thread.post(callback, *arguments)
 
     def dismiss(self, standing: Standing) -> None:
-        with suppress(BrokerUnavailableError):
-            self._thread.call(self._end(standing), timeout_s=_CALL_S)
+        self._thread.cancel(standing, timeout_s=_CALL_S)
 
     def _standing(self, standing: _StandingT) -> _StandingT:
-        self._thread.call(self._start(standing, partial(self._serve, standing)), timeout_s=_CALL_S)
+        self._thread.start(standing, partial(self._serve, standing))
         return standing
-
-    async def _start(self, owner: object, run: Callable[[], Any]) -> None:
-        self._tasks[owner] = asyncio.create_task(run())
-
-    async def _end(self, *owners: object) -> None:
-        # The connection was started first and goes last, so that the others can say goodbye on it.
-        for owner in reversed(owners):
-            if task := self._tasks.pop(owner, None):
-                task.cancel()
-                await asyncio.wait([task])
 
     async def _keep_connected(self) -> None:
         pauses, reported = backoff(*_BACKOFF_S), ""
@@ -214,14 +202,14 @@ class RabbitBroker(Broker):
 
 async def _declare_exchange(channel: Channel, spec: ExchangeSpec) -> None:
     with _refusals(f"exchange {spec.name!r}"):
-        await channel.exchange_declare(spec.name, exchange_type=spec.kind, durable=True, timeout=_CALL_S)
+        await _answered(channel.exchange_declare(spec.name, exchange_type=spec.kind, durable=True))
 
 
 async def _declare_queue(channel: Channel, spec: QueueSpec) -> None:
     with _refusals(f"queue {spec.name!r}"):
-        await channel.queue_declare(spec.name, durable=True, arguments=dict(spec.arguments), timeout=_CALL_S)
+        await _answered(channel.queue_declare(spec.name, durable=True, arguments=dict(spec.arguments)))
         for exchange, key in spec.bindings:
-            await channel.queue_bind(spec.name, exchange, key, timeout=_CALL_S)
+            await _answered(channel.queue_bind(spec.name, exchange, key))
 
 
 class _refusals:  # noqa: N801  # used like a function
@@ -273,25 +261,25 @@ class _Link:
         """Return why, once the connection is no longer usable."""
         closing = self._connection.closing
         try:
-            lane = await self.lane()
-            while not closing.done():
-                await asyncio.wait([closing], timeout=_ECHO_EVERY_S)
-                await self._echo(lane)
-        except (AMQPError, OSError, TimeoutError, RuntimeError) as error:
-            return _text(error)
-        except asyncio.CancelledError:
-            if _is_cancelled():
-                raise
+            async with _translated():
+                lane = await self.lane()
+                while not closing.done():
+                    await asyncio.wait([closing], timeout=_ECHO_EVERY_S)
+                    if not closing.done():
+                        await self._echo(lane)
+                await closing
+        except BrokerUnavailableError as error:
+            return str(error)
         return "the connection was closed"
 
     async def _echo(self, lane: "_Lane") -> None:
         try:
-            await asyncio.wait_for(self._connection.ready(), _ECHO_S)
+            await _answered(self._connection.ready(), within_s=_ECHO_S)
         except TimeoutError:
             # RabbitMQ under a memory or disk alarm stops reading but keeps its heartbeats up; cutting the connection
             # would only bring back what is being worked on.
             return
-        await lane.channel.basic_qos(prefetch_count=1, timeout=_ECHO_S)
+        await _answered(lane.channel.basic_qos(prefetch_count=1), within_s=_ECHO_S)
 
     async def close(self) -> None:
         """End the connection, politely if the broker still answers."""
@@ -311,11 +299,11 @@ class _Link:
         await written
 
     async def lane(self, *, prefetch: int = 0, confirms: bool = False) -> "_Lane":
-        channel = await self._connection.channel(
-            publisher_confirms=confirms, on_return_raises=True, frame_buffer_size=0, timeout=_CALL_S
+        channel = await _answered(
+            self._connection.channel(publisher_confirms=confirms, on_return_raises=True, frame_buffer_size=0)
         )
         if prefetch:
-            await channel.basic_qos(prefetch_count=prefetch, timeout=_CALL_S)
+            await _answered(channel.basic_qos(prefetch_count=prefetch))
         assert isinstance(channel, Channel)
         return _Lane(channel)
 
@@ -346,7 +334,7 @@ class _Link:
                     # A channel of its own: a 404 closes it.
                     lane = await self.lane()
                     try:
-                        await lane.channel.queue_declare(queue, passive=True, timeout=_CALL_S)
+                        await _answered(lane.channel.queue_declare(queue, passive=True))
                     finally:
                         await lane.close()
                     return
@@ -383,17 +371,17 @@ class _Lane:
         async def receive(message: DeliveredMessage) -> None:
             arrived(self._received(message, queue))
 
-        await self.channel.basic_consume(queue, receive, timeout=_CALL_S)
+        await _answered(self.channel.basic_consume(queue, receive))
 
     async def listen(self, exchange: str, keys: Sequence[str], arrived: Callable[[Received], None]) -> None:
-        declared = await self.channel.queue_declare("", exclusive=True, auto_delete=True, timeout=_CALL_S)
+        declared = await _answered(self.channel.queue_declare("", exclusive=True, auto_delete=True))
         queue = declared.queue or ""
         for key in keys:
-            await self.channel.queue_bind(queue, exchange, key, timeout=_CALL_S)
+            await _answered(self.channel.queue_bind(queue, exchange, key))
         await self.consume(queue, arrived)
 
     async def get(self, queue: str) -> Received | None:
-        message = await self.channel.basic_get(queue, timeout=_CALL_S)
+        message = await _answered(self.channel.basic_get(queue))
         return self._received(message, queue) if isinstance(message.delivery, commands.Basic.GetOk) else None
 
     def _received(self, message: DeliveredMessage, queue: str) -> Received:
@@ -411,7 +399,7 @@ class _Lane:
     async def cancel_consumers(self) -> None:
         for tag in list(self.channel.consumers):
             with suppress(AMQPError, TimeoutError):
-                await self.channel.basic_cancel(tag, timeout=_CALL_S)
+                await _answered(self.channel.basic_cancel(tag))
 
     async def publish(self, messages: Sequence[Message]) -> list[_Confirm]:
         """Write these messages and return, once they are written, what their confirms will resolve."""
@@ -446,7 +434,7 @@ class _Lane:
         self._is_closing = True
         self._leave(None)
         with suppress(Exception):
-            await self.channel.close(timeout=_CLOSE_S)
+            await _answered(self.channel.close(), within_s=_CLOSE_S)
 
 
 def _frames(message: Message, message_id: str, largest: int) -> list[Any]:
@@ -503,6 +491,12 @@ async def _translated() -> AsyncIterator[None]:
         raise BrokerUnavailableError("the connection was closed") from error
     except (AMQPError, OSError, TimeoutError, RuntimeError) as error:
         raise BrokerUnavailableError(_text(error)) from error
+
+
+async def _answered(call: Awaitable[_T], *, within_s: float = _CALL_S) -> _T:
+    # Not aiormq's own timeouts: `asyncio.wait_for`, of which they are made, can swallow a cancellation in Python 3.11.
+    async with asyncio.timeout(within_s):
+        return await call
 
 
 def _is_cancelled() -> bool:
