@@ -38,7 +38,7 @@ class Message:
     routing_key: str
     body: bytes
     exchange: str = ""
-    #: For a task, the attempt's token: a supervisor knows what it holds without reading bodies.
+    #: For a task, the attempt's token: a supervisor knows what it holds without reading bodies. Made up if empty.
     message_id: str = ""
     #: The envelope's type.
     type: str = ""

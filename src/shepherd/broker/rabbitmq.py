@@ -11,8 +11,8 @@ import asyncio
 import logging
 import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import takewhile
 from typing import Any, Final, TypeVar
@@ -62,8 +62,6 @@ _CALLS_S: Final = 60.0
 _CLOSE_S: Final = 2.0
 _BACKOFF_S: Final = (0.2, 5.0)
 _PROBE_S: Final = (0.1, 1.0)
-_PERSISTENT: Final = 2
-_TRANSIENT: Final = 1
 
 _Confirm = asyncio.Future[Any]
 _T = TypeVar("_T")
@@ -134,13 +132,14 @@ class RabbitBroker(Broker):
             try:
                 async with _translated(), asyncio.timeout(_CALL_S):
                     link = await _Link.open(self._url)
-            except BrokerUnavailableError as error:
-                if reported != (reported := str(error)):
-                    logger.warning("broker.unreachable", extra={"reason": reported})
-            else:
                 logger.info("broker.connected")
                 pauses, reported = backoff(*_BACKOFF_S), ""
                 await self._keep(link)
+            except BrokerUnavailableError as error:
+                if reported != (reported := str(error)):
+                    logger.warning("broker.unreachable", extra={"reason": reported})
+            except Exception:
+                logger.exception("broker.failed")
             await asyncio.sleep(next(pauses))
 
     async def _keep(self, link: "_Link") -> None:
@@ -165,6 +164,8 @@ class RabbitBroker(Broker):
                 pauses = backoff(*_BACKOFF_S)
             except BrokerUnavailableError as error:
                 logger.info("broker.consumer_lost", extra={"consumer": str(standing), "reason": str(error)})
+            except Exception:
+                logger.exception("broker.consumer_failed", extra={"consumer": str(standing)})
             await asyncio.sleep(next(pauses))
 
     async def _await_link(self) -> "_Link":
@@ -187,6 +188,7 @@ class RabbitBroker(Broker):
 
     async def _publish(self, messages: Sequence[Message], timeout_s: float) -> list[TransientError | None]:
         confirms: list[_Confirm] = []
+        failure: BrokerUnavailableError | None = None
         try:
             async with _translated(), asyncio.timeout(timeout_s):
                 link = await self._await_link()
@@ -195,9 +197,9 @@ class RabbitBroker(Broker):
                 if confirms:
                     await asyncio.wait(confirms)
         except BrokerUnavailableError as error:
-            unsent: list[TransientError | None] = [error] * (len(messages) - len(confirms))
-            return [_outcome(*pair) for pair in zip(confirms, messages, strict=False)] + unsent
-        return [_outcome(*pair) for pair in zip(confirms, messages, strict=True)]
+            failure = error
+        outcomes = [_outcome(*pair) for pair in zip(confirms, messages, strict=False)]
+        return outcomes + [failure] * (len(messages) - len(confirms))
 
 
 async def _declare_exchange(channel: Channel, spec: ExchangeSpec) -> None:
@@ -212,17 +214,13 @@ async def _declare_queue(channel: Channel, spec: QueueSpec) -> None:
             await _answered(channel.queue_bind(spec.name, exchange, key))
 
 
-class _refusals:  # noqa: N801  # used like a function
-    """Turns what trying again can't change into a `ConfigurationError`; RabbitMQ's own text names the argument."""
-
-    def __init__(self, subject: str) -> None:
-        self._subject = subject
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, ChannelPreconditionFailed | ChannelAccessRefused | ChannelNotFoundEntity):
-            raise ConfigurationError(f"the broker refuses {self._subject}: {error}") from error
+@contextmanager
+def _refusals(subject: str) -> Iterator[None]:
+    """Turn what trying again can't change into a `ConfigurationError`; RabbitMQ's own text names the argument."""
+    try:
+        yield
+    except (ChannelPreconditionFailed, ChannelAccessRefused, ChannelNotFoundEntity) as error:
+        raise ConfigurationError(f"the broker refuses {subject}: {error}") from error
 
 
 def _outcome(confirm: _Confirm, message: Message) -> TransientError | None:
@@ -440,7 +438,7 @@ class _Lane:
 def _frames(message: Message, message_id: str, largest: int) -> list[Any]:
     body = message.body
     properties = commands.Basic.Properties(
-        delivery_mode=_PERSISTENT if message.is_persistent else _TRANSIENT,
+        delivery_mode=2 if message.is_persistent else 1,
         message_id=message_id,
         message_type=message.type or None,
         content_type="application/json",
@@ -486,23 +484,14 @@ async def _translated() -> AsyncIterator[None]:
         yield
     except asyncio.CancelledError as error:
         # aiormq rejects what waits on a dead connection with this error too; only a task that somebody cancels says so.
-        if _is_cancelled():
+        if (task := asyncio.current_task()) and task.cancelling():
             raise
         raise BrokerUnavailableError("the connection was closed") from error
     except (AMQPError, OSError, TimeoutError, RuntimeError) as error:
-        raise BrokerUnavailableError(_text(error)) from error
+        raise BrokerUnavailableError(str(error) or type(error).__name__) from error
 
 
 async def _answered(call: Awaitable[_T], *, within_s: float = _CALL_S) -> _T:
     # Not aiormq's own timeouts: `asyncio.wait_for`, of which they are made, can swallow a cancellation in Python 3.11.
     async with asyncio.timeout(within_s):
         return await call
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _text(error: BaseException) -> str:
-    return str(error) or type(error).__name__
