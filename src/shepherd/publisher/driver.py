@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from shepherd.errors import TaskFailedError
 from shepherd.publisher import following
+from shepherd.publisher.following import Followed
 from shepherd.publisher.outcomes import Database, Outcomes
 from shepherd.publisher.plain import call_publisher, plain_step, without_slot
 from shepherd.publisher.publishers import BrokenFlowError, Publishers
@@ -170,7 +171,8 @@ class Work:
         try:
             run, tasks = await self._services.database.call(load, number)
             session = Session(run, tasks, self._services, await self._publishers_of(number, run.project))
-            follow = self._follow(session, run.prefect_flow_run_id) if self._is_engine_ready() else None
+            followed = Followed(run, self._services.database)
+            follow = self._follow(session, followed) if self._is_engine_ready() else None
             if not session.is_led:
                 if follow is not None:
                     await follow
@@ -204,16 +206,13 @@ class Work:
         if following_task is not None:
             await following_task
 
-    async def _follow(self, session: Session, flow_run_id: Any) -> None:
+    async def _follow(self, session: Session, followed: Followed) -> None:
         """Show a run in Prefect. Whatever Prefect does wrong is said on the run, and changes nothing else."""
         number = session.pipeline.number
         database = self._services.database
 
-        async def opened(made: Any) -> None:
-            await database.call(following.opened, number, made)
-
         try:
-            await self._engine.follow(session, flow_run_id, opened)
+            await self._engine.follow(session, followed)
         except TaskFailedError:
             pass
         except Exception as error:  # noqa: BLE001  # The edge to Prefect.

@@ -9,10 +9,10 @@ import contextvars
 import copy
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Any, Final, Self
+from typing import Any, Final
 from uuid import UUID
 
 import httpx
@@ -28,15 +28,17 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed, Pending
 from prefect.task_engine import run_task_async
 
+from shepherd.publisher.following import Followed
+from shepherd.publisher.lane import Lane
 from shepherd.publisher.session import Pipeline, Session, TaskObject
+from shepherd.publisher.slots import Slot, Slots
 
 #: Characters that Prefect refuses in a name.
 _BANNED: Final = str.maketrans("/%&><", "_____")
+#: 4 slots, for Prefect on SQLite, make one call at a time; 16, for PostgreSQL, four.
+_SLOTS_A_CALL: Final = 4
 #: How long one look at Prefect's health may take, and how often it is taken, in seconds.
 _HEALTH_EVERY_S: Final = 2.0
-
-#: Told the id of a flow run as soon as it exists.
-Created = Callable[[UUID], Awaitable[None]]
 
 _session: contextvars.ContextVar[tuple[Session, "Slot"]] = contextvars.ContextVar("session")
 
@@ -65,29 +67,6 @@ async def _step(task_object: TaskObject, body: Callable[[], Awaitable[Any]]) -> 
 @functools.lru_cache(maxsize=256)
 def _named(name: str) -> Flow[Any, Any]:
     return _pipeline.with_options(name=name)
-
-
-class Slot:
-    """A run's right to keep Prefect busy. Given up wherever the run waits for others."""
-
-    def __init__(self, semaphore: asyncio.Semaphore) -> None:
-        self._semaphore = semaphore
-
-    async def __aenter__(self) -> Self:
-        await self._semaphore.acquire()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._semaphore.release()
-
-    @asynccontextmanager
-    async def released(self) -> AsyncIterator[None]:
-        self._semaphore.release()
-        try:
-            yield
-        finally:
-            # A cancelled coroutine must hold what its caller is going to release.
-            await _uninterrupted(self._semaphore.acquire())
 
 
 class Health:
@@ -125,8 +104,8 @@ class PrefectEngine:
 
     def __init__(self, *, slots: int, patience: timedelta) -> None:
         self.health = Health(PREFECT_API_URL.value() or "", patience=patience)
-        self._slots = slots
-        self._semaphore = asyncio.Semaphore(slots)
+        self._slots = Slots(slots)
+        self._calls_at_once = max(1, slots // _SLOTS_A_CALL)
         self._client: PrefectClient | None = None
         self._stack = AsyncExitStack()
         self._context: contextvars.Context | None = None
@@ -134,18 +113,19 @@ class PrefectEngine:
 
     @property
     def is_busy(self) -> bool:
-        return self._semaphore.locked()
+        return self._slots.is_busy
 
     async def open(self) -> PrefectClient:
         """Return the client; opened at the first call that finds Prefect's API answering."""
         async with self._opening:
             if self._client is None:
-                entered = await self._stack.enter_async_context(AsyncClientContext.get_or_create())
+                lane = Lane(calls_at_once=self._calls_at_once)
+                entered = await self._stack.enter_async_context(AsyncClientContext({"transport": lane}))
                 self._client = entered.client
                 self._context = contextvars.copy_context()
             return self._client
 
-    async def follow(self, session: Session, flow_run_id: UUID | None, created: Created) -> None:
+    async def follow(self, session: Session, followed: Followed) -> None:
         """Drive a session inside its flow run, which is made unless there is one.
 
         Raises:
@@ -155,64 +135,48 @@ class PrefectEngine:
         client = await self.open()
         assert self._context is not None
         # Each flow in a copy of the context that holds the client: a coroutine elsewhere would open its own, at 70 ms.
-        context = self._context.copy()
-        await asyncio.get_running_loop().create_task(
-            self._follow(client, session, flow_run_id, created), context=context
-        )
+        following = self._follow(client, session, followed)
+        await asyncio.get_running_loop().create_task(following, context=self._context.copy())
 
-    async def _follow(
-        self,
-        client: PrefectClient,
-        session: Session,
-        flow_run_id: UUID | None,
-        created: Created,
-    ) -> None:
+    async def _follow(self, client: PrefectClient, session: Session, followed: Followed) -> None:
         pipeline = session.pipeline
         named = _named(pipeline.pipeline_name.translate(_BANNED))
-        parameters = {"run": pipeline.number}
-        async with Slot(self._semaphore) as slot:
-            flow_run = await self._flow_run(client, named, pipeline, flow_run_id)
-            if flow_run_id != flow_run.id:
-                await created(flow_run.id)
+        async with Slot(self._slots, is_urgent=session.is_led) as slot:
+            flow_run = await self._flow_run(client, named, pipeline, followed)
             if flow_run.state is not None and flow_run.state.is_final():
                 return
             _session.set((session, slot))
-            await run_flow_async(named, flow_run=flow_run, parameters=parameters)
+            await run_flow_async(named, flow_run=flow_run, parameters={"run": pipeline.number})
 
     async def _flow_run(
-        self, client: PrefectClient, named: Flow[Any, Any], pipeline: Pipeline, flow_run_id: UUID | None
+        self, client: PrefectClient, named: Flow[Any, Any], pipeline: Pipeline, followed: Followed
     ) -> FlowRun:
         mark = f"shepherd:{pipeline.id}"
-        # A process may have died between making a flow run and writing its id down.
-        by_mark = FlowRunFilter(tags=FlowRunFilterTags(all_=[mark]))
-        by = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])) if flow_run_id else by_mark
-        for found in await client.read_flow_runs(flow_run_filter=by, limit=1):
-            await self._bury_task_runs(client, found.id)
-            return found
-        return await client.create_flow_run(
+        if followed.was_opened:
+            for found in await client.read_flow_runs(flow_run_filter=_filter(followed.flow_run_id, mark), limit=1):
+                await self._bury_task_runs(client, found.id)
+                await followed.made(found.id)
+                return found
+        await followed.opening()
+        flow_run = await client.create_flow_run(
             named,
             name=f"run-{pipeline.number}",
             parameters={"run": pipeline.number},
             tags=[mark, f"project:{pipeline.project}"],
             state=Pending(),
         )
+        await followed.made(flow_run.id)
+        return flow_run
 
     async def _bury_task_runs(self, client: PrefectClient, flow_run_id: UUID) -> None:
         """Mark as Crashed what a dead process left running."""
-        by = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-        for task_run in await client.read_task_runs(flow_run_filter=by):
+        for task_run in await client.read_task_runs(flow_run_filter=_filter(flow_run_id, "")):
             if task_run.state is None or not task_run.state.is_final():
                 await client.set_task_run_state(task_run.id, Crashed(message="its Task Publisher ended"), force=True)
 
 
-async def _uninterrupted(awaitable: Awaitable[Any]) -> None:
-    """Wait for something to the end, and only then be cancelled."""
-    waiting = asyncio.ensure_future(awaitable)
-    cancelled: asyncio.CancelledError | None = None
-    while not waiting.done():
-        try:
-            await asyncio.shield(waiting)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
+def _filter(flow_run_id: UUID | None, mark: str) -> FlowRunFilter:
+    """Return what finds a flow run by its id, or by its mark where a process died before it wrote the id down."""
+    if flow_run_id is not None:
+        return FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    return FlowRunFilter(tags=FlowRunFilterTags(all_=[mark]))

@@ -2,12 +2,14 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db.models import Exists, OuterRef
 
 from shepherd.domain.status import RunStatus
 from shepherd.pipelines.models import Run, Task
+from shepherd.publisher.outcomes import Database
 
 _UNFOLLOWED = ("waiting", "open")
 
@@ -25,8 +27,26 @@ def unfollowed(*, without: Collection[int], limit: int) -> list[int]:
     return list(runs.exclude(number__in=without).order_by("number").values_list("number", flat=True)[:limit])
 
 
-def opened(run_number: int, flow_run_id: UUID) -> None:
-    Run.objects.filter(number=run_number).update(prefect_state="open", prefect_flow_run_id=flow_run_id)
+class Followed:
+    """What is written down of one run's flow run, for its engine to read and to complete."""
+
+    def __init__(self, run: Run, database: Database) -> None:
+        self._number = run.number
+        self._database = database
+        self.flow_run_id = run.prefect_flow_run_id
+        #: Whether some process may have made a flow run before.
+        self.was_opened = run.prefect_state == "open"
+
+    async def opening(self) -> None:
+        """Write down that a flow run is about to be made: a crash in between leaves one to be looked for."""
+        await self._database.call(self._update, prefect_state="open")
+
+    async def made(self, flow_run_id: UUID) -> None:
+        self.flow_run_id = flow_run_id
+        await self._database.call(self._update, prefect_flow_run_id=flow_run_id)
+
+    def _update(self, **columns: Any) -> None:
+        Run.objects.filter(number=self._number).update(**columns)
 
 
 def followed(run_number: int) -> None:

@@ -18,6 +18,12 @@ def run() -> None:
 def _set_prefect_environment() -> None:
     """Hand Prefect, which reads the environment when it is imported, what `.shepherd/env` says of it."""
     found = with_env_file(os.environ, start=Path.cwd())
-    defaults = {"PREFECT_API_URL": _PREFECT_API_URL, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    defaults = {
+        "PREFECT_API_URL": _PREFECT_API_URL,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        # A question before each call, which a server without such protection only refuses.
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+    }
     prefect = {name: value for name, value in found.items() if name.startswith("PREFECT_")}
     os.environ.update({**defaults, **prefect})
