@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from shepherd.site.local.broker_node import BrokerNode
 from shepherd.site.local.config import HOST, LocalConfig
@@ -53,8 +54,8 @@ def _prefect(config: LocalConfig) -> Program:
     return Program(name="prefect", group="services", command=command, environ=_PREFECT_ENVIRON, stop_within_s=5)
 
 
-#: No run of ours is scheduled, late, paused or triggered by Prefect: what looks for these only costs time, and locks its
-#: SQLite database. Its recorder of task runs commits each of them alone unless told otherwise: 2 s a flow instead of 0.4.
+#: No run of ours is scheduled, late, paused or triggered by Prefect: what looks for these only costs time, and locks
+#: its SQLite database. Its recorder of task runs commits each alone unless told otherwise: 2 s a flow instead of 0.4.
 _PREFECT_ENVIRON: Final = {
     "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
     **{
