@@ -67,6 +67,10 @@ def started_from(home: Path) -> list[tuple[int, str]]:
     return found
 
 
+def has_started(word: str, home: Path) -> bool:
+    return any(word in line for _, line in started_from(home))
+
+
 def accepts(home: Path, environ: dict[str, str]) -> bool:
     """Whether a pipeline is accepted now."""
     file = home / "credentials.json"
@@ -86,41 +90,35 @@ def accepts(home: Path, environ: dict[str, str]) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_it_leaves_no_process_behind(
-    start: Start, home: Path, environ: dict[str, str], number: signal.Signals
-) -> None:
-    running = start("run")
-    wait_until(lambda: accepts(home, environ), timeout_s=60, what="a pipeline accepted")
-    wait_until(
-        lambda: any("erl_child_setup" in line for _, line in started_from(home)), timeout_s=60, what="the broker"
-    )
-
-    running.send_signal(number)
-    status = running.wait(60)
-
-    assert status == 0
-    assert started_from(home) == []
-
-
-def test_a_second_start_accepts_a_pipeline_within_15_s_with_the_same_login(
+def test_it_keeps_its_folder_to_itself_stops_whole_and_starts_again_within_15_s(
     start: Start, home: Path, environ: dict[str, str]
 ) -> None:
+    # One story: each start costs the suite as much as everything that is asked of it here.
     first = start("run")
     wait_until(lambda: accepts(home, environ), timeout_s=60, what="a pipeline accepted")
+    wait_until(lambda: has_started("erl_child_setup", home), timeout_s=60, what="the broker")
     login = (home / "credentials.json").read_text()
+
+    assert start("run").wait(30) == 2
+    assert accepts(home, environ)
+
     first.send_signal(signal.SIGINT)
-    first.wait(60)
+    assert first.wait(60) == 0
+    assert started_from(home) == []
 
     begun = time.monotonic()
-    start("run")
+    second = start("run")
     wait_until(lambda: accepts(home, environ), timeout_s=60, what="a pipeline accepted again")
-
     assert time.monotonic() - begun < 15
     assert (home / "credentials.json").read_text() == login
 
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(60) == 0
+    assert started_from(home) == []
+
 
 def test_what_a_killed_one_left_is_ended_by_the_next_start(start: Start, home: Path, environ: dict[str, str]) -> None:
+    environ["SHEPHERD_PREFECT"] = "off"
     killed = start("run")
     wait_until(lambda: accepts(home, environ), timeout_s=60, what="a pipeline accepted")
     supervisor = (home / "supervisord.pid").read_text()
@@ -144,11 +142,3 @@ def test_a_taken_port_is_named_before_anything_starts(start: Start, home: Path, 
     assert status == 2
     assert "set SHEPHERD_PREFECT_PORT to another one" in (home.parent / "terminal").read_text()
     assert not (home / "shepherd.sqlite3").exists()
-
-
-def test_a_second_one_in_the_same_folder_is_refused(start: Start, home: Path, environ: dict[str, str]) -> None:
-    start("run")
-    wait_until(lambda: accepts(home, environ), timeout_s=60, what="a pipeline accepted")
-
-    assert start("run").wait(30) == 2
-    assert accepts(home, environ)

@@ -50,7 +50,8 @@ def _broker(node: BrokerNode) -> Iterator[Program]:
 
 
 def _prefect(config: LocalConfig) -> Program:
-    command = (_PYTHON, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(config.prefect_port))
+    # Behind everything else while all starts: it needs the most time, and is the one that the others don't wait for.
+    command = ("nice", _PYTHON, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(config.prefect_port))
     return Program(name="prefect", group="services", command=command, environ=_PREFECT_ENVIRON, stop_within_s=5)
 
 
