@@ -1,4 +1,4 @@
-"""The workers of the acceptance tests. Each execution leaves one line in the effect ledger: the task, the worker's pid."""
+"""The workers of the acceptance tests: each execution leaves a line in the effect ledger, with task and process."""
 
 import functools
 import inspect
