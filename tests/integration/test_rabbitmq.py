@@ -131,7 +131,12 @@ def test_after_a_restart_of_the_broker_everybody_is_back(
     publish_until_confirmed(broker, three, b"three")
     take_body(lambda: list(filter(None, [double.take(wait_s=1.0)])), b"three")
     control = Message(exchange=CONTROL_EXCHANGE, routing_key="worker.all", body=b"hello", is_mandatory=False)
-    take_body(lambda: broker.publish([control]) and listener.take(at_most=9, wait_s=0.2), b"hello")
+
+    def publish_and_listen() -> list[Delivery]:
+        broker.publish([control])
+        return listener.take(at_most=9, wait_s=0.2)
+
+    take_body(publish_and_listen, b"hello")
 
 
 def test_what_was_in_hand_at_a_restart_comes_again_and_its_old_ack_does_nothing(
@@ -173,7 +178,7 @@ def test_a_queue_deleted_under_its_consumers_is_waited_for_and_others_go_on(
     publish_until_confirmed(broker, doomed, b"3")
     consumers: list[Callable[[], list[Delivery]]] = [
         lambda: subscription.take(at_most=1, wait_s=0.2),
-        *(lambda intake=intake: list(filter(None, [intake.take(wait_s=0.2)])) for intake in (single, double)),  # type: ignore[misc]
+        *(lambda intake=intake: list(filter(None, [intake.take(wait_s=0.2)])) for intake in (single, double)),
     ]
     got = [wait_until(take, timeout_s=PATIENCE_S, what="a delivery for each")[0].body for take in consumers]
     assert sorted(got) == [b"1", b"2", b"3"]

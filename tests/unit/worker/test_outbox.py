@@ -3,7 +3,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from shepherd.broker.memory import MemoryBroker, MemoryServer
+from shepherd.broker.memory import MemoryBroker
+from shepherd.broker.memory_server import MemoryServer
 from shepherd.broker.port import Message, QueueSpec
 from shepherd.worker.outbox import Outbox
 
