@@ -1,7 +1,7 @@
 """A system with the tests' own projects and two workers of the same names, and what is asked of it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,14 +83,11 @@ class Trial:
 
 
 @contextmanager
-def trial(folder: Path, **arguments: Any) -> Iterator[Trial]:
-    with started(projects=PROJECTS, but=("worker-trial-trial",), **arguments) as system:
+def trial(folder: Path, *, but: tuple[str, ...] = ()) -> Iterator[Trial]:
+    with started(projects=PROJECTS, but=("worker-trial-trial", *but)) as system:
         yield Trial(system, folder / "ledger")
 
 
 def body(*tasks: tuple[str, dict[str, Any]], project: str = "trial", data_url: str = "") -> dict[str, Any]:
     listed = [{"name": name, "order_no": number, "context": context} for number, (name, context) in enumerate(tasks, 1)]
     return {"pipeline_name": "trial", "data_url": data_url, "project": project, "transformers_list": listed}
-
-
-StartTrial = Callable[..., Trial]

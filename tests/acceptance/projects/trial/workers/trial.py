@@ -1,4 +1,4 @@
-"""The workers of the acceptance tests: each execution leaves a line in the effect ledger, with task and process."""
+"""The workers of the acceptance tests. Each execution leaves a line in the effect ledger: its task, its worker's pid."""
 
 import functools
 import inspect
