@@ -1,4 +1,4 @@
-"""The workers of the acceptance tests. Each execution leaves a line in the effect ledger: its task, its worker's pid."""
+"""The workers of the acceptance tests. Each execution leaves a line in the effect ledger: its task, its worker."""
 
 import functools
 import inspect
