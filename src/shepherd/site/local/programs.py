@@ -72,7 +72,8 @@ _PREFECT_ENVIRON: Final = {
         )
     },
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.5",
+    # In whole seconds: Prefect 3.8.8 rounds down, and at 0 it never sleeps.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
 
 
