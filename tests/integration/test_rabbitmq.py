@@ -3,6 +3,7 @@
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -173,16 +174,18 @@ def test_a_queue_deleted_under_its_consumers_is_waited_for_and_others_go_on(
     take_body(from_subscription(bystander), b"unharmed")
     broker.declare(queues=[QueueSpec(name=doomed, arguments=task_queue_spec("any").arguments)])
 
-    publish_until_confirmed(broker, doomed, b"1")
-    publish_until_confirmed(broker, doomed, b"2")
-    publish_until_confirmed(broker, doomed, b"3")
     consumers: list[Callable[[], list[Delivery]]] = [
         lambda: subscription.take(at_most=1, wait_s=0.2),
         *(lambda intake=intake: list(filter(None, [intake.take(wait_s=0.2)])) for intake in (single, double)),
     ]
-    # A consumer that asked a queue just as it was deleted gets no answer, and asks again after 10 s.
-    got = [wait_until(take, timeout_s=30.0, what="a delivery for each")[0].body for take in consumers]
-    assert sorted(got) == [b"1", b"2", b"3"]
+
+    def is_back(take: Callable[[], list[Delivery]]) -> bool:
+        # One each isn't enough: RabbitMQ 3.10 may keep a consumer of the deleted queue, and give it one of them.
+        publish_until_confirmed(broker, doomed, b"again")
+        return bool(take())
+
+    for take in consumers:
+        wait_until(partial(is_back, take), timeout_s=30.0, what="a delivery for each")
 
 
 def test_a_channel_that_the_broker_closes_is_replaced_and_others_go_on(broker: RabbitBroker) -> None:

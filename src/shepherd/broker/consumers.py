@@ -14,6 +14,9 @@ from shepherd.broker.inbox import Inbox
 from shepherd.broker.port import Delivery
 from shepherd.errors import BrokerUnavailableError
 
+#: A consumer to which nothing came for this long is opened anew: RabbitMQ may lose one silently, as when its queue
+#: is deleted and declared again at once.
+_IDLE_S: Final = 10.0
 #: Control messages are small and few.
 _LISTEN_PREFETCH: Final = 100
 
@@ -92,12 +95,26 @@ class Standing:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._inbox: Inbox[Delivery] = Inbox()
+        self._arrivals = 0
 
     async def serve(self, link: Link) -> None:
-        """Consume until the channel is gone."""
+        """Consume until the channel is gone, or nothing has come for so long that it may be."""
         raise NotImplementedError
 
+    async def _until_gone_or_idle(self, lane: Lane) -> None:
+        before = -1
+        while before != self._arrivals or self._is_holding():
+            before = self._arrivals
+            await _first(lane.gone, within_s=_IDLE_S)
+            if lane.gone.done():
+                return
+
+    def _is_holding(self) -> bool:
+        """Whether something is in hand that can only be settled on the channel that brought it."""
+        return False
+
     def _arrived(self, delivery: Received) -> None:
+        self._arrivals += 1
         if not self._inbox.put(delivery):
             _requeue([delivery])
 
@@ -125,16 +142,27 @@ class QueueSubscription(StandingSubscription):
         super().__init__(host)
         self._queue = queue
         self._prefetch = prefetch
+        self._unsettled: deque[Received] = deque()
+
+    def _arrived(self, delivery: Received) -> None:
+        self._unsettled.append(delivery)
+        super()._arrived(delivery)
+        while self._unsettled and self._unsettled[0].is_settled:
+            self._unsettled.popleft()
+
+    def _is_holding(self) -> bool:
+        return any(not delivery.is_settled for delivery in self._unsettled)
 
     async def serve(self, link: Link) -> None:
         await asyncio.shield(link.presence(self._queue))
         lane = await link.lane(prefetch=self._prefetch)
         try:
             await lane.consume(self._queue, self._arrived)
-            await _first(lane.gone)
+            await self._until_gone_or_idle(lane)
         finally:
             link.forget(self._queue)
             self._inbox.drain()
+            self._unsettled.clear()
             await lane.close()
 
 
@@ -172,9 +200,12 @@ class StandingIntake(Standing):
         self._held = delivery
         super()._arrived(delivery)
 
+    def _is_holding(self) -> bool:
+        return self._held is not None and not self._held.is_settled
+
     async def _leave(self, lane: Lane) -> None:
         _requeue(self._inbox.drain())
-        if self._held is None or self._held.is_settled or lane.gone.done():
+        if not self._is_holding() or lane.gone.done():
             await lane.close()
         else:
             # What is in hand can only be acked on the channel that brought it.
@@ -193,7 +224,7 @@ class SingleIntake(StandingIntake):
         lane = await link.lane(prefetch=1)
         try:
             await lane.consume(self._queue, self._arrived)
-            await _first(lane.gone)
+            await self._until_gone_or_idle(lane)
         finally:
             link.forget(self._queue)
             await self._leave(lane)
@@ -219,7 +250,7 @@ class RotatingIntake(StandingIntake):
 
     def _want(self) -> None:
         # What is held and unsettled is what this `take` gets: it arrived just before.
-        if self._held is None or self._held.is_settled:
+        if not self._is_holding():
             self._is_wanted = True
             self._changed.set()
 
@@ -256,7 +287,7 @@ class RotatingIntake(StandingIntake):
         return delivery
 
     async def _await_any(self, link: Link, lane: Lane, present: Sequence[str]) -> Received | None:
-        """Return what comes first to one of these queues, or None when a missing one has appeared meanwhile."""
+        """Return what comes first to one of these queues, or None when they should be looked at again."""
         arrived: list[Received] = []
         has_arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -270,7 +301,7 @@ class RotatingIntake(StandingIntake):
             for queue in present:
                 if not arrived:
                     await lane.consume(queue, keep)
-            await _first(lane.gone, has_arrived, *missing)
+            await _first(lane.gone, has_arrived, *missing, within_s=_IDLE_S)
         finally:
             await lane.cancel_consumers()
             _requeue(arrived[1:])
@@ -279,6 +310,6 @@ class RotatingIntake(StandingIntake):
         return arrived[0] if arrived else None
 
 
-async def _first(*futures: asyncio.Future[None]) -> None:
+async def _first(*futures: asyncio.Future[None], within_s: float | None = None) -> None:
     """Wait for any of these, and leave them as they are, also when cancelled."""
-    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(futures, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)

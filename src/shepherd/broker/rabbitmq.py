@@ -303,7 +303,7 @@ class _Link:
         if prefetch:
             await _answered(channel.basic_qos(prefetch_count=prefetch))
         assert isinstance(channel, Channel)
-        return _Lane(channel)
+        return _Lane(channel, self._transport.cut)
 
     async def publish(self, messages: Sequence[Message]) -> list[_Confirm]:
         """Write messages of one exchange and return what their confirms will resolve."""
@@ -342,8 +342,9 @@ class _Link:
 class _Lane:
     """One channel with what it takes to use it without a task or a wait for each message."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, cut: Callable[[], None]) -> None:
         self.channel = channel
+        self._cut = cut
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_closing = False
         channel.closing.add_done_callback(self._leave)
@@ -431,8 +432,14 @@ class _Lane:
     async def close(self) -> None:
         self._is_closing = True
         self._leave(None)
-        with suppress(Exception):
+        try:
             await _answered(self.channel.close(), within_s=_CLOSE_S)
+        except TimeoutError:
+            # What hangs in the broker may still be given deliveries, which nobody would see: end it with all others.
+            logger.warning("broker.channel_stuck")
+            self._cut()
+        except Exception:  # noqa: BLE001, S110  # It is closed already, by whomever.
+            pass
 
 
 def _frames(message: Message, message_id: str, largest: int) -> list[Any]:
