@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,17 +52,24 @@ class PostgresServer:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
+    with postgres_running(_OPTIONS) as server:
+        yield server
+
+
+@contextmanager
+def postgres_running(options: Mapping[str, str]) -> Iterator[PostgresServer]:
+    """Give a fresh server that nobody else uses, with these settings above its defaults; nothing of it stays."""
     # Not under .shepherd: PostgreSQL refuses to run as root, and its user may not be able to enter the work tree.
     folder = Path(tempfile.mkdtemp(prefix="shepherd-postgres-"))
     try:
-        with _serving(folder) as server:
+        with _serving(folder, options) as server:
             yield server
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _serving(folder: Path) -> Iterator[PostgresServer]:
+def _serving(folder: Path, settings: Mapping[str, str]) -> Iterator[PostgresServer]:
     binaries = _binaries()
     if os.geteuid() == 0:
         shutil.chown(folder, user=_USER)
@@ -81,7 +88,7 @@ def _serving(folder: Path) -> Iterator[PostgresServer]:
         "-N",
     ]
     subprocess.run([*_as_own_user(), *initdb], check=True, stdout=subprocess.DEVNULL, cwd=folder)
-    options = [f"-c{name}={value}" for name, value in _OPTIONS.items()]
+    options = [f"-c{name}={value}" for name, value in settings.items()]
     command: list[str | Path] = [
         binaries / "postgres",
         "-D",
