@@ -44,7 +44,7 @@ def shepherd(services: Services, *, database: str) -> Contender:
     def measure(runs: int) -> Sequence[Times]:
         system.renew_database()
         port = free_port()
-        with system.worker(), system.publisher(), system.web(port), _client(port, system.token) as client:
+        with system.worker("clock"), system.publisher(), system.web(port), _client(port, system.token) as client:
             wait_until(lambda: _answers(client), what="the page")
             # The first ones create the queues, for which the worker waits.
             for _ in range(_WARM_UP):

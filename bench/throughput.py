@@ -1,10 +1,11 @@
 """How many two-step runs that do nothing get done in a second, beside what people would pick instead.
 
-    python bench/throughput.py [--runs 1000] [--rounds 3] [--only NAME] [--queued 10000]
+    python bench/throughput.py [--runs 1000] [--rounds 3] [--only NAME] [--one-name] [--queued 10000]
 
 Shepherd: the runs were accepted beforehand, one worker process with 4 slots is there and idle; timed from the start of
 the Task Publisher's process to the last recorded result, audit rows on, Prefect off. The peers: the same two steps and
 payload, 4 worker processes, warm; timed from the first submission to the last result known. Contenders take turns.
+`--one-name` gives Shepherd's worker one queue, as the peers' have, instead of one for each step.
 `--queued` measures instead what a run costs in a queue that is longer, and the memory of every process.
 """
 
@@ -36,14 +37,15 @@ _OURS: Final = ("shepherd_sqlite", "shepherd_postgres")
 _NAMES: Final = (*_OURS, *_PEERS)
 
 
-def shepherd(services: Services, *, database: str) -> Contender:
+def shepherd(services: Services, *, database: str, one_name: bool) -> Contender:
     system = ShepherdSystem(services, database=database)
+    worker, tasks = ("one_name", ("bench_step", "bench_step")) if one_name else ("steps", ())
 
     def measure(runs: int) -> Figures:
         system.renew_database()
-        with system.worker():
-            system.run_to_end(_WARM_UP)
-            system.accept(runs)
+        with system.worker(worker):
+            system.run_to_end(_WARM_UP, *tasks)
+            system.accept(runs, *tasks)
             with system.looking() as looking:
                 before = looking.number("SELECT max(number) FROM pipelines_attempt")
                 began = time.time()
@@ -65,10 +67,10 @@ def peer(made: peers.Peer) -> Contender:
     return measure
 
 
-def contenders(services: Services, names: Sequence[str]) -> dict[str, Contender]:
+def contenders(services: Services, names: Sequence[str], *, one_name: bool) -> dict[str, Contender]:
     makers: dict[str, Callable[[], Contender]] = {
-        "shepherd_sqlite": lambda: shepherd(services, database="sqlite"),
-        "shepherd_postgres": lambda: shepherd(services, database="postgres"),
+        "shepherd_sqlite": lambda: shepherd(services, database="sqlite", one_name=one_name),
+        "shepherd_postgres": lambda: shepherd(services, database="postgres", one_name=one_name),
         "celery_rpc": lambda: peer(peers.celery(services, results="rpc")),
         "celery_postgres": lambda: peer(peers.celery(services, results="postgres")),
         "dramatiq": lambda: peer(peers.dramatiq(services)),
@@ -79,7 +81,7 @@ def contenders(services: Services, names: Sequence[str]) -> dict[str, Contender]
 
 def measure(services: Services, options: argparse.Namespace) -> dict[str, Any]:
     rounds: dict[str, list[Figures]] = {name: [] for name in options.only or _NAMES}
-    made = contenders(services, list(rounds))
+    made = contenders(services, list(rounds), one_name=options.one_name)
     for number in range(1, options.rounds + 1):
         for name, contender in made.items():
             load = machine.load()
@@ -114,6 +116,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=_NAMES, action="append", help="one contender; may be given again")
+    parser.add_argument("--one-name", action="store_true", help="both steps are one task: a worker of one queue")
     parser.add_argument("--queued", type=int, default=0, metavar="RUNS", help="a long queue against one of --runs")
     return parser.parse_args(arguments)
 

@@ -17,7 +17,7 @@ from bench.support.processes import ROOT, bare_environ, output_of, process
 from bench.support.services import Services
 
 _PROJECTS: Final = ROOT / "bench" / "projects"
-_WORKER: Final = _PROJECTS / "bench" / "workers" / "steps.py"
+_WORKERS: Final = _PROJECTS / "bench" / "workers"
 #: Between two looks at the database.
 LOOK_S: Final = 0.02
 _UNENDED: Final = "SELECT count(*) FROM pipelines_run WHERE finished_at IS NULL"
@@ -118,8 +118,8 @@ class ShepherdSystem:
         output_of(command, environ=environ, timeout_s=120)
         return url.rpartition("/")[2] if self._database == "postgres" else url.removeprefix("sqlite://")
 
-    def worker(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        return process([sys.executable, _WORKER], environ=self.environ, log=self.folder / "worker.log")
+    def worker(self, name: str = "steps") -> AbstractContextManager[subprocess.Popen[bytes]]:
+        return process([sys.executable, _WORKERS / f"{name}.py"], environ=self.environ, log=self.folder / "worker.log")
 
     def publisher(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
         command = [sys.executable, "manage.py", "runscript", "worker_demon"]

@@ -1,6 +1,5 @@
 """Tasks that do nothing: what a run costs beside its tasks' own work."""
 
-import time
 from typing import Any
 
 from shepherd.worker import Worker
@@ -20,22 +19,6 @@ def bench_second(context: dict[str, Any], data: Any) -> Any:
     """Hand on what the first task returned."""
     del context
     return data
-
-
-@worker.task
-def bench_clock_first(context: dict[str, Any], data: Any) -> Any:
-    """Say when this code began and ended."""
-    began_ns = time.time_ns()
-    del context, data
-    return {"first_began_ns": began_ns, "first_ended_ns": time.time_ns()}
-
-
-@worker.task
-def bench_clock_second(context: dict[str, Any], data: Any) -> Any:
-    """Add when this code began."""
-    began_ns = time.time_ns()
-    del context
-    return {**data, "second_began_ns": began_ns}
 
 
 worker.run()
