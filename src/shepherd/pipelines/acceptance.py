@@ -1,15 +1,15 @@
 """How a pipeline becomes a run: the only way in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 
-from shepherd.domain.pipeline import PipelineSpec
+from shepherd.domain.pipeline import PipelineSpec, TaskSpec
 from shepherd.domain.status import RunStatus
 from shepherd.errors import ConflictError, Fault, InvalidInputError
 from shepherd.pipelines import wakeup
@@ -18,6 +18,7 @@ from shepherd.pipelines.changes import Change, write_changes
 from shepherd.pipelines.contexts import check_contexts
 from shepherd.pipelines.models import Run, Task
 from shepherd.pipelines.projects import known_projects
+from shepherd.wire.value import Value
 
 _KEY_LIMIT: Final = 255
 
@@ -34,12 +35,20 @@ class Accepted:
 
 
 def accept(
-    spec: PipelineSpec, *, by: User, now: datetime, idempotency_key: str | None = None, body_sha256: str = ""
+    spec: PipelineSpec,
+    *,
+    by: User,
+    now: datetime,
+    idempotency_key: str | None = None,
+    body_sha256: str = "",
+    labels: Mapping[str, Any] | None = None,
+    data: Value | None = None,
 ) -> Accepted:
     """Store a run and its tasks in one transaction, and wake the Task Publisher once it is committed.
 
     Safe to call again with the same key and body, from any process: the run of the first call is the answer.
-    A broker that is away doesn't matter here.
+    A broker that is away doesn't matter here. `data` is the input of the first task where it is known already, in
+    place of a `data_url`; `labels` are kept beside the run.
 
     Raises:
         InvalidInputError: The project is unknown, or a context breaks what its workers announced. Nothing is stored.
@@ -52,7 +61,20 @@ def accept(
     warnings = _check(spec, now=now)
     try:
         with transaction.atomic():
-            run = _insert(spec, by=by, now=now, idempotency_key=idempotency_key, body_sha256=body_sha256)
+            run = Run.objects.create(
+                project=spec.project,
+                pipeline_name=spec.pipeline_name,
+                data_url=spec.data_url,
+                data=data.to_wire() if data is not None else None,
+                accepted_at=now,
+                accepted_by=by,
+                idempotency_key=idempotency_key,
+                body_sha256=body_sha256,
+                labels=dict(labels or {}),
+            )
+            _insert_tasks(run, spec.tasks)
+            # A task's first status is no change: the acceptance says it for all of them.
+            write_changes([Change(run.number, None, None, "", RunStatus.ACCEPTED, by.get_username())], at=now)
             transaction.on_commit(wakeup.wake, robust=True)
     except IntegrityError:
         # Two calls with one key at once: the constraint lets one in, the other gets its run.
@@ -91,21 +113,8 @@ def _check(spec: PipelineSpec, *, now: datetime) -> Sequence[Fault]:
     return warnings
 
 
-def _insert(spec: PipelineSpec, *, by: User, now: datetime, idempotency_key: str | None, body_sha256: str) -> Run:
-    run = Run.objects.create(
-        project=spec.project,
-        pipeline_name=spec.pipeline_name,
-        data_url=spec.data_url,
-        accepted_at=now,
-        accepted_by=by,
-        idempotency_key=idempotency_key,
-        body_sha256=body_sha256,
-    )
+def _insert_tasks(run: Run, tasks: Sequence[TaskSpec]) -> None:
     Task.objects.bulk_create(
         Task(run=run, position=position, order_no=task.order_no, name=task.name, context=task.context)
-        for position, task in enumerate(spec.tasks)
+        for position, task in enumerate(tasks)
     )
-    who = by.get_username()
-    # A task's first status is no change: the acceptance says it for all of them.
-    write_changes([Change(run.number, None, None, "", RunStatus.ACCEPTED, who)], at=now)
-    return run

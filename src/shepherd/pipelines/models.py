@@ -35,6 +35,8 @@ class Run(models.Model):
     accepted_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     idempotency_key = models.CharField(max_length=255, null=True)  # noqa: DJ001  # null is "none given", and unique allows many
     body_sha256 = models.CharField(max_length=64, blank=True)
+    #: What a caller of the old endpoints said beside the pipeline, as in `{"dataset_id": "…"}`; of no meaning here.
+    labels = ExactJSONField(default=dict, db_default={})
     #: The flow run that shows it in Prefect; null until it has one.
     prefect_flow_run_id = models.UUIDField(null=True)
     #: `waiting`, `open`, `done`, or `absent` where Prefect didn't follow.

@@ -14,6 +14,7 @@ from shepherd.errors import InvalidInputError, NotFoundError
 from shepherd.names import project_key
 from shepherd.pipelines.announced import Availability, CatalogueEntry, catalogue
 from shepherd.pipelines.models import Attempt, LogLine, Run, StatusChange, Task
+from shepherd.pipelines.outline import Outline, OutlinePage, TaskOutline, outlines
 from shepherd.pipelines.projects import Project, known_projects
 from shepherd.pipelines.waiting import waiting_reasons
 
@@ -22,16 +23,20 @@ __all__ = [
     "CatalogueEntry",
     "LogEntry",
     "LogPage",
+    "Outline",
+    "OutlinePage",
     "RunDetail",
     "RunFilter",
     "RunPage",
     "RunSummary",
+    "TaskOutline",
     "catalogue",
     "find_number",
     "list_runs",
     "log_page",
     "log_tail",
     "one_run",
+    "outlines",
     "projects",
 ]
 

@@ -4,8 +4,18 @@ The engine has doors of its own: `starting`, `recording` and `unconfirmed`, whic
 """
 
 from shepherd.pipelines.acceptance import Accepted, accept
+from shepherd.pipelines.again import append_tasks, run_again
 from shepherd.pipelines.catalogue import announce, beat
 from shepherd.pipelines.logbook import append_log_lines
 from shepherd.pipelines.tokens import create_token
 
-__all__ = ["Accepted", "accept", "announce", "append_log_lines", "beat", "create_token"]
+__all__ = [
+    "Accepted",
+    "accept",
+    "announce",
+    "append_log_lines",
+    "append_tasks",
+    "beat",
+    "create_token",
+    "run_again",
+]

@@ -30,7 +30,7 @@ def start(*, leads: Leads, is_followed: bool, limit: int, now: datetime) -> Move
         return Moved()
     with transaction.atomic():
         runs = sql.rows(
-            f"""SELECT number, id, project, pipeline_name, data_url FROM pipelines_run
+            f"""SELECT number, id, project, pipeline_name, data_url, data FROM pipelines_run
                 WHERE status = %s AND project IN {sql.places(list(led))}
                 ORDER BY number LIMIT {int(limit)} {sql.for_update(skip_locked=True)}""",
             [RunStatus.ACCEPTED, *led],
@@ -57,10 +57,12 @@ def _begin(
     )
     write_changes(run_changes(numbers, RunStatus.ACCEPTED, RunStatus.RUNNING), at=now)
     _mark_led(runs, led)
-    moved = Moved(started=len(runs), to_fetch={run["number"]: run["data_url"] for run in runs if run["data_url"]})
-    at_once = [run["number"] for run in runs if not run["data_url"]]
-    _fill_data(at_once, Inline(None))
-    _open_first(at_once, Inline(None), moved, now)
+    given = {run["number"]: sql.value(run["data"]) for run in runs if run["data"] is not None}
+    to_fetch = {run["number"]: run["data_url"] for run in runs if run["data_url"] and run["number"] not in given}
+    without = [number for number in numbers if number not in given and number not in to_fetch]
+    _fill_data(without, Inline(None))
+    moved = Moved(started=len(runs), to_fetch=to_fetch)
+    _open_first({**given, **dict.fromkeys(without, Inline(None))}, moved, now)
     return moved
 
 
@@ -73,7 +75,7 @@ def set_data(run_number: int, data: Value, *, now: datetime) -> Moved:
     moved = Moved()
     with transaction.atomic():
         if _fill_data([run_number], data):
-            _open_first([run_number], data, moved, now)
+            _open_first({run_number: data}, moved, now)
     return moved
 
 
@@ -151,12 +153,14 @@ def _fill_data(numbers: Sequence[int], data: Value) -> int:
     )
 
 
-def _open_first(numbers: Sequence[int], data: Value, moved: Moved, now: datetime) -> None:
-    if numbers:
+def _open_first(data: Mapping[int, Value], moved: Moved, now: datetime) -> None:
+    """Open the first task of each run in `data`, with its input."""
+    if data:
+        numbers = list(data)
         first = sql.rows(
             f"{TASKS} WHERE t.position = 0 AND t.run_id IN {sql.places(numbers)} ORDER BY t.number", numbers
         )
-        open_tasks([(row, data) for row in first], moved, now=now)
+        open_tasks([(row, data[row["run_number"]]) for row in first], moved, now=now)
 
 
 def _pending_task(number: int) -> dict[str, Any] | None:

@@ -80,6 +80,7 @@ class Migration(migrations.Migration):
                 ("finished_at", models.DateTimeField(null=True)),
                 ("idempotency_key", models.CharField(max_length=255, null=True)),
                 ("body_sha256", models.CharField(blank=True, max_length=64)),
+                ("labels", shepherd.pipelines.fields.ExactJSONField(db_default={}, default=dict)),
                 ("prefect_flow_run_id", models.UUIDField(null=True)),
                 ("prefect_state", models.CharField(default="waiting", max_length=10)),
                 ("prefect_note", models.TextField(blank=True)),

@@ -1,0 +1,89 @@
+"""Runs made from earlier ones. A pipeline never changes once accepted, so each of these is a run of its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import takewhile
+from typing import Any
+
+from django.contrib.auth.models import User
+
+from shepherd.domain.pipeline import MAX_TASKS, PipelineSpec, TaskSpec
+from shepherd.domain.status import ENDED_RUN, TaskStatus
+from shepherd.errors import ConflictError, InvalidInputError, NotFoundError
+from shepherd.pipelines.acceptance import Accepted, accept
+from shepherd.pipelines.models import Run, Task
+from shepherd.wire.value import Value, parse_value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _EarlierTask(TaskSpec):
+    """A task of an earlier run, which has no place in what the caller sent now."""
+
+    run_number: int
+
+    @property
+    def path(self) -> str:
+        return f"runs[{self.run_number}].transformers_list[{self.index}]"
+
+
+def run_again(number: int, *, labels: Mapping[str, Any], by: User, now: datetime) -> Accepted:
+    """Accept the pipeline of run `number` once more, with the input that this one had; `labels` go over its own.
+
+    Each call makes a run.
+
+    Raises:
+        NotFoundError: There is no such run.
+        InvalidInputError: What was accepted then isn't any more: its project is gone, or what a task takes has changed.
+    """
+    run, tasks = _earlier(number)
+    spec = _spec(run, [_again(run, task) for task in tasks], data_url=run.data_url)
+    return accept(spec, by=by, now=now, labels={**run.labels, **labels}, data=_first_input(run))
+
+
+def append_tasks(
+    number: int, tasks: Sequence[TaskSpec], *, labels: Mapping[str, Any], by: User, now: datetime
+) -> Accepted:
+    """Accept a run that goes on from where run `number` ended: with its tasks that didn't succeed, then with `tasks`.
+
+    What succeeded isn't repeated: the new run begins with the data that the last succeeded task returned. Each call
+    makes a run.
+
+    Raises:
+        NotFoundError: There is no such run.
+        ConflictError: It hasn't ended yet. Call again when it has.
+        InvalidInputError: As `run_again`, of the appended tasks too; or they are too many.
+    """
+    run, earlier = _earlier(number)
+    if run.status not in ENDED_RUN:
+        raise ConflictError(f"run {number} has not ended yet: tasks can be appended once it has")
+    succeeded = list(takewhile(lambda task: task.status == TaskStatus.SUCCEEDED, earlier))
+    left = [_again(run, task) for task in earlier[len(succeeded) :]]
+    if len(left) + len(tasks) > MAX_TASKS:
+        reason = f"may name at most {MAX_TASKS - len(left)} tasks: {len(left)} of run {number} did not succeed"
+        raise InvalidInputError.at("transformers_list", reason)
+    data = parse_value(succeeded[-1].result, path="result") if succeeded else _first_input(run)
+    spec = _spec(run, [*left, *tasks], data_url="" if succeeded else run.data_url)
+    return accept(spec, by=by, now=now, labels={**run.labels, **labels}, data=data)
+
+
+def _earlier(number: int) -> tuple[Run, list[Task]]:
+    run = Run.objects.filter(number=number).first()
+    if run is None:
+        raise NotFoundError(f"there is no run {number}")
+    return run, list(run.tasks.order_by("position"))
+
+
+def _again(run: Run, task: Task) -> TaskSpec:
+    return _EarlierTask(
+        order_no=task.order_no, name=task.name, context=task.context, index=task.position, run_number=run.number
+    )
+
+
+def _spec(run: Run, tasks: Sequence[TaskSpec], *, data_url: str) -> PipelineSpec:
+    return PipelineSpec(pipeline_name=run.pipeline_name, project=run.project, data_url=data_url, tasks=tuple(tasks))
+
+
+def _first_input(run: Run) -> Value | None:
+    """Return the input that a run was accepted with; None where there was none, or where it is fetched anew."""
+    return None if run.data is None or run.data_url else parse_value(run.data, path="data")
