@@ -5,7 +5,7 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest
 from ninja.errors import HttpError
 from ninja.security import HttpBearer
-from ninja.security.apikey import APIKeyCookie
+from ninja.security.apikey import APIKeyCookie, APIKeyHeader
 from ninja.utils import check_csrf
 
 from shepherd.pipelines.tokens import user_of
@@ -16,6 +16,16 @@ class BearerToken(HttpBearer):
 
     def authenticate(self, _request: HttpRequest, token: str) -> User | None:
         return user_of(token)
+
+
+class PlainToken(APIKeyHeader):
+    """`Authorization: Bearer <token>`, or the token alone, as callers of the old endpoints send it."""
+
+    param_name = "Authorization"
+
+    def authenticate(self, _request: HttpRequest, key: str | None) -> User | None:
+        scheme, _, token = (key or "").partition(" ")
+        return user_of(token if scheme.lower() == "bearer" else scheme)
 
 
 class Session(APIKeyCookie):

@@ -1,7 +1,9 @@
 """One table from what went wrong to what HTTP says of it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
@@ -50,29 +52,48 @@ CODES: Final = {
 }
 
 
-def error_response(status: int, *, code: str, message: str, faults: Sequence[Fault] = ()) -> HttpResponse:
-    """Return an error in the one form that all of them have."""
-    shown = [{"path": fault.path, "reason": fault.reason} for fault in faults]
-    response = JsonResponse({"error": {"code": code, "message": message, "faults": shown}}, status=status)
-    if status == 401:
+#: What all errors have beside the error itself, where nothing else is asked for.
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What a caller is told instead of an answer."""
+
+    status: int
+    code: str
+    message: str
+    faults: tuple[Fault, ...] = ()
+
+
+def error_response(refusal: Refusal, *, beside: Mapping[str, Any] = _NOTHING) -> HttpResponse:
+    """Return an error in the one form that all of them have, with the fields of `beside` next to it."""
+    faults = [{"path": fault.path, "reason": fault.reason} for fault in refusal.faults]
+    error = {"code": refusal.code, "message": refusal.message, "faults": faults}
+    response = JsonResponse({"error": error, **beside}, status=refusal.status)
+    if refusal.status == 401:
         response["WWW-Authenticate"] = 'Bearer realm="shepherd"'
-    if status == 503:
+    if refusal.status == 503:
         response["Retry-After"] = _RETRY_AFTER
     return response
 
 
-def install(api: NinjaAPI) -> None:
+def install(api: NinjaAPI, *, beside: Mapping[str, Any] = _NOTHING) -> None:
     """Have `api` answer with `error_response` whatever is raised, and with 500 only for what nobody foresaw."""
     for kind, handler in _HANDLERS.items():
-        api.add_exception_handler(kind, handler)
+        api.add_exception_handler(kind, _answering(handler, beside))
 
 
-def _ours(_request: HttpRequest, error: Any) -> HttpResponse:
+def _answering(handler: "Handler", beside: Mapping[str, Any]) -> Callable[[HttpRequest, Any], HttpResponse]:
+    return lambda request, error: error_response(handler(request, error), beside=beside)
+
+
+def _ours(_request: HttpRequest, error: Any) -> Refusal:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if status == 500:
         return _unforeseen(_request, error)
     faults = error.faults if isinstance(error, InvalidInputError) else ()
-    return error_response(status, code=error.code, message=_summary(error), faults=faults)
+    return Refusal(status=status, code=error.code, message=_summary(error), faults=faults)
 
 
 def _summary(error: ShepherdError) -> str:
@@ -83,40 +104,42 @@ def _summary(error: ShepherdError) -> str:
     return f"{first}{more}"
 
 
-def _wrong_parameters(_request: HttpRequest, error: Any) -> HttpResponse:
+def _wrong_parameters(_request: HttpRequest, error: Any) -> Refusal:
     # pydantic's place starts with where a parameter came from: ("query", "limit").
     faults = [Fault(".".join(str(part) for part in found["loc"][1:]), found["msg"]) for found in error.errors]
     return _ours(_request, InvalidInputError(faults))
 
 
-def _plain(_request: HttpRequest, error: Any) -> HttpResponse:
-    return error_response(error.status_code, code=CODES.get(error.status_code, "error"), message=str(error.message))
+def _plain(_request: HttpRequest, error: Any) -> Refusal:
+    code = CODES.get(error.status_code, "error")
+    return Refusal(status=error.status_code, code=code, message=str(error.message))
 
 
-def _unauthorized(_request: HttpRequest, _error: Any) -> HttpResponse:
+def _unauthorized(_request: HttpRequest, _error: Any) -> Refusal:
     message = "Send 'Authorization: Bearer <token>', or log in."
-    return error_response(401, code="unauthorized", message=message)
+    return Refusal(status=401, code="unauthorized", message=message)
 
 
-def _too_big(request: HttpRequest, _error: Any) -> HttpResponse:
+def _too_big(request: HttpRequest, _error: Any) -> Refusal:
     return _ours(request, TooLargeError([Fault("", "is larger than a request may be")]))
 
 
-def _unreadable(_request: HttpRequest, _error: Any) -> HttpResponse:
-    return error_response(400, code="bad_request", message="The request can't be read.")
+def _unreadable(_request: HttpRequest, _error: Any) -> Refusal:
+    return Refusal(status=400, code="bad_request", message="The request can't be read.")
 
 
-def _database(request: HttpRequest, error: Any) -> HttpResponse:
+def _database(request: HttpRequest, error: Any) -> Refusal:
     logger.warning("api.database_unavailable", extra={"reason": error})
     return _ours(request, DatabaseUnavailableError("the database is unavailable or locked; try again"))
 
 
-def _unforeseen(request: HttpRequest, error: Any) -> HttpResponse:
+def _unforeseen(request: HttpRequest, error: Any) -> Refusal:
     logger.error("api.unforeseen", exc_info=error, extra={"method": request.method, "path": request.path})
-    return error_response(500, code="internal", message="Something went wrong here; the server's log says what.")
+    return Refusal(status=500, code="internal", message="Something went wrong here; the server's log says what.")
 
 
-_HANDLERS: Final[dict[type[Exception], Any]] = {
+Handler = Callable[[HttpRequest, Any], Refusal]
+_HANDLERS: Final[dict[type[Exception], Handler]] = {
     ShepherdError: _ours,
     ValidationError: _wrong_parameters,
     AuthenticationError: _unauthorized,
