@@ -131,8 +131,9 @@ class BrokerNode:
 
     def _spawn(self, command: list[str], output: int) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C at the terminal is the supervisor's to pass on.
+        # And an end with whoever started it, however that ended.
         return subprocess.Popen(  # noqa: S603  # our own command
-            command,
+            ["setpriv", "--pdeathsig=KILL", "--", *command],  # noqa: S607  # util-linux, wherever it is
             cwd=self._folder,
             env=self.environment(),
             stdin=subprocess.DEVNULL,
