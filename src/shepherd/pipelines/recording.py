@@ -75,9 +75,16 @@ def _record_started(pairs: Sequence[tuple[Started, dict[str, Any]]], now: dateti
 def _record_finished(pairs: Sequence[tuple[Finished, dict[str, Any]]], moved: Moved, now: datetime) -> None:
     sql.execute_many(
         f"""UPDATE pipelines_attempt SET status = %s, worker = %s, error = %s, log_lines = %s, finished_at = %s,
-           started_at = {_BEGUN} WHERE number = %s""",
+           confirmed_at = COALESCE(confirmed_at, %s), started_at = {_BEGUN} WHERE number = %s""",
         [
-            (*_ending(reply), reply.log_lines, sql.time(now), *_begun(reply, now), row["attempt_number"])
+            (
+                *_ending(reply),
+                reply.log_lines,
+                sql.time(now),
+                sql.time(now),
+                *_begun(reply, now),
+                row["attempt_number"],
+            )
             for reply, row in pairs
         ],
     )
@@ -107,12 +114,13 @@ def _advance(pairs: Sequence[tuple[Finished, dict[str, Any]]], moved: Moved, now
 
 
 def _following(results: Mapping[int, tuple[Mapping[str, Any], Value]]) -> list[dict[str, Any]]:
-    wanted = [(number, row["position"] + 1) for number, (row, _) in results.items()]
-    pairs = ", ".join(["(%s, %s)"] * len(wanted))
+    ended = [row["task_number"] for row, _ in results.values()]
+    # By way of the ended task: for a pair of columns IN a list of pairs SQLite reads the whole table.
     return sql.rows(
-        f"""{TASKS} WHERE (t.run_id, t.position) IN (VALUES {pairs}) AND t.status = 'pending'
-            AND r.status = 'running' ORDER BY t.number""",
-        [part for pair in wanted for part in pair],
+        f"""{TASKS} JOIN pipelines_task ended ON ended.run_id = t.run_id AND ended.position = t.position - 1
+            WHERE ended.number IN {sql.places(ended)} AND t.status = 'pending' AND r.status = 'running'
+            ORDER BY t.number""",
+        ended,
     )
 
 

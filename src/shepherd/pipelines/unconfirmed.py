@@ -12,7 +12,8 @@ def confirm(tokens: Sequence[str], *, now: datetime) -> None:
     """Note that the broker has these; the sweep doesn't publish them again."""
     for chunk in sql.chunks(tokens):
         sql.execute(
-            f"UPDATE pipelines_attempt SET confirmed_at = %s WHERE token IN {sql.places(chunk)}",
+            f"""UPDATE pipelines_attempt SET confirmed_at = %s
+                WHERE confirmed_at IS NULL AND token IN {sql.places(chunk)}""",
             [sql.time(now), *chunk],
         )
 
