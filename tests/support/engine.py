@@ -1,7 +1,7 @@
 """A Task Publisher's relay over the shipped fake broker, and the hand of a worker."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,9 @@ from shepherd.broker.port import Delivery, Message
 from shepherd.broker.topology import DEAD_QUEUE, EXCHANGES, REPLIES, STANDING_QUEUES, task_queue
 from shepherd.domain.pipeline import PipelineSpec, TaskSpec
 from shepherd.pipelines.acceptance import accept
+from shepherd.pipelines.intents import Intent
 from shepherd.pipelines.models import Run, Task
+from shepherd.publisher.dispatch import Dispatch
 from shepherd.publisher.relay import Relay
 from shepherd.wire.envelope import Finished, Started, TaskEnvelope, TaskError
 from shepherd.wire.value import Inline, Value
@@ -61,8 +63,13 @@ class Engine:
         self.broker.declare(exchanges=EXCHANGES, queues=STANDING_QUEUES)
         self.clock = Clock()
         self.heard = Heard()
-        self.relay = Relay(self.broker, self.heard, leads=lambda _: leads, clock=self.clock)
+        self.dispatch = Dispatch(self.broker)
+        self.relay = Relay(self.broker, self.heard, leads=lambda _: leads, send=self._publish, clock=self.clock)
         self.replies = self.broker.subscribe(REPLIES, prefetch=100)
+
+    def _publish(self, intents: Sequence[Intent]) -> None:
+        self.dispatch.publish(intents)
+        self.dispatch.confirm()
 
     def accept(self, *names: str, data_url: str = "", contexts: dict[str, Any] | None = None) -> Run:
         tasks = tuple(

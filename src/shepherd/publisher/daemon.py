@@ -28,6 +28,7 @@ from shepherd.broker.topology import (
 )
 from shepherd.pipelines import starting
 from shepherd.publisher import hearing
+from shepherd.publisher.dispatch import Dispatch
 from shepherd.publisher.download import Downloader
 from shepherd.publisher.driver import Driver, DriverConfig
 from shepherd.publisher.fetching import Fetching
@@ -69,6 +70,8 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    # Its threads hand much to each other and do little at a time: see the worker's supervisor.
+    sys.setswitchinterval(0.0005)
     daemon = Daemon(config_from_settings())
     daemon.start()
     logger.info("publisher.started", extra={"pid": os.getpid()})
@@ -97,10 +100,18 @@ class Daemon:
         self._broker = connect(config.broker_url, name="task publisher")
         publishers = Publishers(config.projects_folder)
         store = open_store(config.store_url)
-        self._relay = Relay(self._broker, self, leads=publishers.names, is_followed=config.driver.is_prefect_on)
+        self._dispatch = Dispatch(self._broker)
+        self._relay = Relay(
+            self._broker,
+            self,
+            leads=publishers.names,
+            is_followed=config.driver.is_prefect_on,
+            send=self._dispatch.post,
+        )
         self._driver = Driver(config.driver, self._relay, publishers, store)
         self._fetching = Fetching(self._relay, Downloader(store, allow=config.data_url_allow))
         self._woken = threading.Event()
+        self._woken.set()
         self._replies = self._broker.subscribe(REPLIES, prefetch=_BATCH)
         self._beats = self._broker.subscribe(BEATS, prefetch=hearing.AT_ONCE)
         self._logs = self._broker.subscribe(LOGS, prefetch=hearing.AT_ONCE)
@@ -109,7 +120,14 @@ class Daemon:
         self._loops = [Loop(step.__name__.strip("_"), step) for step in self._steps()]
 
     def _steps(self) -> list[Callable[[], None]]:
-        return [self._sweep, self._take_replies, self._hear_beats, self._hear_logs, self._hear_wakes]
+        return [
+            self._sweep,
+            self._take_replies,
+            self._dispatch.send,
+            self._hear_beats,
+            self._hear_logs,
+            self._hear_wakes,
+        ]
 
     def start(self) -> None:
         self._driver.start()
@@ -123,6 +141,7 @@ class Daemon:
         self._woken.set()
         for loop in self._loops:
             loop.join(timeout_s=15)
+        self._dispatch.confirm()
         self._driver.stop()
         self._fetching.stop()
         self._broker.close()
@@ -142,6 +161,7 @@ class Daemon:
         self._woken.clear()
         self._topology.ensure()
         self._relay.start()
+        self._dispatch.confirm()
         self._relay.resend()
         self._fetching.submit(starting.unfetched())
 
@@ -158,7 +178,7 @@ class Daemon:
         self._replies.ack(deliveries)
 
     def _hear_beats(self) -> None:
-        hearing.hear_beats(self._beats, self._relay)
+        hearing.hear_beats(self._beats, self._dispatch)
 
     def _hear_logs(self) -> None:
         hearing.hear_logs(self._logs)

@@ -7,7 +7,7 @@ from typing import Final
 from shepherd.broker.port import Delivery, Subscription
 from shepherd.errors import ProtocolError
 from shepherd.pipelines import catalogue, logbook
-from shepherd.publisher.relay import Relay
+from shepherd.publisher.dispatch import Dispatch
 from shepherd.wire.envelope import Beat, LogLines, parse_beat, parse_kind
 from shepherd.wire.manifest import Manifest
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 AT_ONCE: Final = 200
 
 
-def hear_beats(subscription: Subscription, relay: Relay) -> None:
+def hear_beats(subscription: Subscription, dispatch: Dispatch) -> None:
     """Take what has come from `shepherd.beats`, for a second at most. What isn't understood is logged and dropped."""
     deliveries = subscription.take(at_most=AT_ONCE, wait_s=1.0)
     said = [message for delivery in deliveries if (message := _read(delivery)) is not None]
@@ -29,7 +29,7 @@ def hear_beats(subscription: Subscription, relay: Relay) -> None:
     names = {task.name for manifest in manifests.values() for task in manifest.tasks}
     if names:
         # A worker waits for its queues, and only we declare them.
-        relay.declare(names)
+        dispatch.declare(names)
 
 
 def hear_logs(subscription: Subscription) -> None:

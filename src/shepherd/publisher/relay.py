@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol
 from django.db import DatabaseError, InterfaceError, OperationalError
 
 from shepherd.broker.port import Broker, Delivery, Message
-from shepherd.broker.topology import DEAD_EXCHANGE, task_queue_spec
-from shepherd.errors import DatabaseUnavailableError, ProtocolError, QueueMissingError, ShepherdError
+from shepherd.broker.topology import DEAD_EXCHANGE
+from shepherd.errors import DatabaseUnavailableError, ProtocolError
 from shepherd.pipelines import recording, starting, unconfirmed
 from shepherd.pipelines.advance import Moved
 from shepherd.pipelines.intents import Intent
@@ -25,6 +25,10 @@ _CONFIRM_PATIENCE: Final = timedelta(seconds=5)
 
 #: How a database, or its driver, says that it won't take a value.
 _REFUSALS: Final = (DatabaseError, OverflowError, ValueError)
+
+
+#: Publishes what is written down, now or soon.
+Send = Callable[[Sequence[Intent]], None]
 
 
 class Listener(Protocol):
@@ -44,15 +48,16 @@ class Relay:
         listener: Listener,
         *,
         leads: starting.Leads,
+        send: Send,
         is_followed: bool = True,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._broker = broker
         self._listener = listener
         self._leads = leads
+        self._send = send
         self._is_followed = is_followed
         self._clock = clock
-        self._declared: set[str] = set()
 
     def start(self) -> int:
         """Start every accepted run, in the order of acceptance, and return how many have their first task published."""
@@ -85,7 +90,8 @@ class Relay:
     def resend(self) -> int:
         """Publish again every intent that was not confirmed in time; return how many."""
         due = unconfirmed.unconfirmed(before=self._clock() - _CONFIRM_PATIENCE, limit=_STARTS_AT_ONCE)
-        self._send(due)
+        if due:
+            self._send(due)
         return len(due)
 
     def take_replies(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -137,36 +143,11 @@ class Relay:
             raise failure
 
     def _go_on(self, moved: Moved) -> None:
-        self._send(moved.intents)
+        if moved.intents:
+            self._send(moved.intents)
         for number in moved.ended_tasks:
             self._listener.task_ended(number)
         for number in moved.led_runs:
             self._listener.run_led(number)
         for number, url in moved.to_fetch.items():
             self._listener.fetch_due(number, url)
-
-    def _send(self, intents: Sequence[Intent]) -> None:
-        """Publish what is written down. What fails stays written down, and is published again by `resend`."""
-        if not intents:
-            return
-        try:
-            self.declare({intent.name for intent in intents})
-        except ShepherdError as error:
-            logger.warning("tasks.unpublished", extra={"tasks": len(intents), "reason": str(error)})
-            return
-        now = self._clock()
-        failures = self._broker.publish([intent.message(now=now) for intent in intents])
-        confirmed = [intent.token for intent, failure in zip(intents, failures, strict=True) if failure is None]
-        unconfirmed.confirm(confirmed, now=self._clock())
-        for intent, failure in zip(intents, failures, strict=True):
-            if failure is not None:
-                logger.warning("task.unconfirmed", extra={"task": intent.name, "reason": str(failure)})
-            if isinstance(failure, QueueMissingError):
-                self._declared.discard(intent.name)
-
-    def declare(self, names: set[str]) -> None:
-        """Create the queues of these tasks; what this object has declared before isn't asked again."""
-        new = names - self._declared
-        if new:
-            self._broker.declare(queues=[task_queue_spec(name) for name in sorted(new)])
-            self._declared |= new

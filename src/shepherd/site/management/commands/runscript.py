@@ -13,6 +13,8 @@ from shepherd.site import scripts
 
 class Command(BaseCommand):
     help = "Run one of Shepherd's own programs: worker_demon is the Task Publisher."
+    # Looking at every address takes longer than starting does; `manage.py check` and the web process do it.
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", help=f"one of: {', '.join(script_names())}; the ending .py may stand there too")

@@ -1,0 +1,73 @@
+"""Publishing what is written down, in a thread of its own: recording needn't wait for the broker's confirms."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from shepherd.broker.port import Broker
+from shepherd.broker.topology import task_queue_spec
+from shepherd.errors import QueueMissingError, ShepherdError
+from shepherd.pipelines import unconfirmed
+from shepherd.pipelines.intents import Intent
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 500
+
+
+class Dispatch:
+    """Publishes intents. What fails, or is lost with this process, stays written down and is published again."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._declared: set[str] = set()
+        self._waiting: deque[Intent] = deque()
+        self._confirmed: deque[str] = deque()
+        self._changed = threading.Condition()
+
+    def post(self, intents: Sequence[Intent]) -> None:
+        """Have these published soon, in this order, by whoever calls `send`."""
+        with self._changed:
+            self._waiting.extend(intents)
+            self._changed.notify_all()
+
+    def send(self) -> None:
+        """Publish what was posted, all at once; wait for it for a second at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting, 1.0)
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _AT_ONCE))]
+        self.publish(batch)
+
+    def publish(self, intents: Sequence[Intent]) -> None:
+        """Publish these now. Says in the log what the broker didn't take."""
+        if not intents:
+            return
+        try:
+            self.declare({intent.name for intent in intents})
+        except ShepherdError as error:
+            logger.warning("tasks.unpublished", extra={"tasks": len(intents), "reason": str(error)})
+            return
+        now = datetime.now(UTC)
+        failures = self._broker.publish([intent.message(now=now) for intent in intents])
+        for intent, failure in zip(intents, failures, strict=True):
+            if failure is None:
+                self._confirmed.append(intent.token)
+                continue
+            logger.warning("task.unconfirmed", extra={"task": intent.name, "reason": str(failure)})
+            if isinstance(failure, QueueMissingError):
+                self._declared.discard(intent.name)
+
+    def confirm(self) -> None:
+        """Write down which attempts the broker has; those that were answered meanwhile need no word."""
+        tokens = [self._confirmed.popleft() for _ in range(len(self._confirmed))]
+        unconfirmed.confirm(tokens, now=datetime.now(UTC))
+
+    def declare(self, names: set[str]) -> None:
+        """Create the queues of these tasks; what this object has declared before isn't asked again."""
+        new = names - self._declared
+        if new:
+            self._broker.declare(queues=[task_queue_spec(name) for name in sorted(new)])
+            self._declared |= new
