@@ -157,6 +157,9 @@ def main() -> int:
     signals: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: signals.put(received))
+    # A task passes through four threads on its way, each of which does little: at Python's own 5 ms they wait for each
+    # other longer than they work (773 deliveries a second with four slots, 1,113 at 0.5 ms).
+    sys.setswitchinterval(0.0005)
     configure_logging()
     try:
         launch = Launch.taken_from(os.environ)
