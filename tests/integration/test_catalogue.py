@@ -10,8 +10,9 @@ from django.test.utils import CaptureQueriesContext
 from shepherd.domain.pipeline import parse_pipeline
 from shepherd.pipelines import queries, services
 from shepherd.pipelines.models import Attempt, LogLine, Offer, Task, WorkerSeen
-from shepherd.wire.envelope import Beat, LogLines
-from shepherd.wire.envelope import LogLine as Line
+from shepherd.wire.beat import Beat
+from shepherd.wire.logs import LogLine as Line
+from shepherd.wire.logs import LogLines
 from tests.support.web import NOW, an_offer, later, manifest, pipeline
 
 pytestmark = pytest.mark.usefixtures("asha")

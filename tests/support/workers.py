@@ -24,7 +24,9 @@ from shepherd.broker.topology import (
     task_queue,
     task_queue_spec,
 )
-from shepherd.wire.envelope import Finished, LogLine, LogLines, Reply, TaskEnvelope, parse_kind, parse_reply
+from shepherd.wire.envelope import Finished, Reply, TaskEnvelope, parse_reply
+from shepherd.wire.fields import parse_kind
+from shepherd.wire.logs import LogLine, LogLines
 from shepherd.wire.manifest import Manifest
 from shepherd.wire.value import NOTHING, Value
 from tests.support.waiting import wait_until

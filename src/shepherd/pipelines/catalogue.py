@@ -11,7 +11,7 @@ from django.db.models.functions import Cast
 from shepherd.pipelines.models import Offer, WorkerSeen
 from shepherd.pipelines.sql import text
 from shepherd.wire import strict_json
-from shepherd.wire.envelope import Beat
+from shepherd.wire.beat import Beat
 from shepherd.wire.manifest import Manifest, TaskOffer
 
 _DESCRIPTION_LIMIT: Final = 20_000

@@ -6,7 +6,7 @@ from typing import Final
 
 from shepherd.pipelines.models import Attempt, LogLine
 from shepherd.pipelines.sql import text
-from shepherd.wire.envelope import LogLines
+from shepherd.wire.logs import LogLines
 
 #: In characters; the SDK sends shorter ones.
 _LINE_LIMIT: Final = 32 * 1024

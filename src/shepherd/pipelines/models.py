@@ -37,6 +37,13 @@ class Run(models.Model):
     body_sha256 = models.CharField(max_length=64, blank=True)
     #: What a caller of the old endpoints said beside the pipeline, as in `{"dataset_id": "…"}`; of no meaning here.
     labels = ExactJSONField(default=dict, db_default={})
+    #: The run that this one repeats; null for one that a caller submitted.
+    origin = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="reruns")
+    #: The Task Publisher that drives its flow, and until when unless it says so again. Every write of a flow names the
+    #: epoch, which grows with each owner: a write of a former one changes nothing.
+    owner = models.CharField(max_length=100, blank=True, default="", db_default="")
+    owner_epoch = models.PositiveIntegerField(default=0, db_default=0)
+    owned_until = models.DateTimeField(null=True)
     #: The flow run that shows it in Prefect; null until it has one.
     prefect_flow_run_id = models.UUIDField(null=True)
     #: `waiting`, `open`, `done`, or `absent` where Prefect didn't follow.
@@ -75,6 +82,10 @@ class Task(models.Model):
     name = models.CharField(max_length=100)
     #: As accepted; an attempt keeps the one that it was sent with.
     context = ExactJSONField()
+    #: What a resume put in place of `context`; null where nothing did.
+    corrected_context = ExactJSONField(null=True)
+    #: The fields of `domain.policy.Policy` that differ from their defaults.
+    policy = ExactJSONField(default=dict, db_default={})
     status = models.CharField(max_length=10, choices=_choices(TaskStatus), default=TaskStatus.PENDING)
     #: `{"inline": …}` or `{"claim": …}`; null until it has succeeded.
     result = ExactJSONField(null=True)
@@ -84,6 +95,11 @@ class Task(models.Model):
     is_led = models.BooleanField(default=False)
     #: Number of the latest attempt; 0 before the first.
     attempt_no = models.PositiveIntegerField(default=0)
+    #: Attempts that failed or were lost since the task began, or since it was resumed.
+    failures = models.PositiveIntegerField(default=0, db_default=0)
+    losses = models.PositiveIntegerField(default=0, db_default=0)
+    #: When the next attempt is due; only while it is pending after one that didn't succeed.
+    retry_at = models.DateTimeField(null=True)
     published_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
@@ -94,6 +110,7 @@ class Task(models.Model):
             models.Index(
                 fields=["name", "status"], condition=Q(status__in=["published", "running"]), name="task_unfinished"
             ),
+            models.Index(fields=["retry_at"], condition=Q(retry_at__isnull=False), name="task_retry_due"),
         ]
 
     def __str__(self) -> str:
@@ -117,6 +134,14 @@ class Attempt(models.Model):
     published_at = models.DateTimeField()
     #: When the broker confirmed it; until then the sweep publishes it again.
     confirmed_at = models.DateTimeField(null=True)
+    #: True as long as the broker may have its message: until it was claimed, answered or dead-lettered.
+    is_queued = models.BooleanField(default=True, db_default=True)
+    #: When a worker took it over from the broker; from then on its lease runs.
+    claimed_at = models.DateTimeField(null=True)
+    #: By the database's clock; null before it was claimed.
+    lease_until = models.DateTimeField(null=True)
+    #: When a heartbeat named it last; null until one did.
+    seen_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     error = ExactJSONField(null=True)
@@ -131,6 +156,8 @@ class Attempt(models.Model):
                 condition=Q(confirmed_at__isnull=True, status="published"),
                 name="attempt_unconfirmed",
             ),
+            models.Index(fields=["lease_until"], condition=Q(status="running"), name="attempt_leased"),
+            models.Index(fields=["number"], condition=Q(status="withdrawn", is_queued=True), name="attempt_withdrawn"),
         ]
 
     def __str__(self) -> str:
@@ -188,6 +215,8 @@ class WorkerSeen(models.Model):
     free_slots = models.PositiveIntegerField()
     #: `serving`, `draining` or `stopped`, as it said last.
     state = models.CharField(max_length=10)
+    #: Since when one of its slots has been waiting for a delivery; null while none waits.
+    idle_since = models.DateTimeField(null=True)
     first_seen_at = models.DateTimeField()
     last_seen_at = models.DateTimeField()
 
@@ -204,12 +233,42 @@ class Offer(models.Model):
     description = models.TextField(blank=True)
     context_schema = ExactJSONField()
     data = models.CharField(max_length=200, blank=True)
+    #: What its author wants where a caller says nothing.
+    policy = ExactJSONField(default=dict, db_default={})
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["worker", "name"], name="one_offer_a_worker")]
 
     def __str__(self) -> str:
         return f"{self.name} by {self.worker_id}"
+
+
+class Pause(models.Model):
+    """A project of which no run is started until this is gone."""
+
+    number = models.BigAutoField(primary_key=True)
+    project = models.CharField(max_length=100, unique=True)
+    reason = models.CharField(max_length=200, blank=True)
+    #: A user's name.
+    by = models.CharField(max_length=255)
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.project
+
+
+class DeadMessage(models.Model):
+    """A message that nobody could use, kept for people to look at."""
+
+    number = models.BigAutoField(primary_key=True)
+    at = models.DateTimeField()
+    #: The queue that it came from.
+    source = models.CharField(max_length=255)
+    reason = models.TextField()
+    body = models.TextField()
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.reason[:80]}"
 
 
 class ApiToken(models.Model):

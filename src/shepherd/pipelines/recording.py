@@ -39,10 +39,10 @@ def record(replies: Sequence[Reply], *, now: datetime) -> Moved:
             # No row is no fault: a redelivered reply came second to the first.
             if attempt is None or reply.token in finished or not _is_open(attempt):
                 moved.dropped += 1
+            elif isinstance(reply, Finished):
+                finished[reply.token] = (reply, attempt)
             elif isinstance(reply, Started):
                 started.append((reply, attempt))
-            else:
-                finished[reply.token] = (reply, attempt)
         _record_started([pair for pair in started if pair[0].token not in finished], now)
         _record_finished(list(finished.values()), moved, now)
     return moved

@@ -10,7 +10,7 @@ from django.conf import settings
 from shepherd.broker.port import Broker, Message
 from shepherd.broker.rabbitmq import RabbitBroker
 from shepherd.broker.topology import CONTROL_EXCHANGE, PUBLISHER_KEY
-from shepherd.wire.envelope import Wake
+from shepherd.wire.control import Wake
 
 logger = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ from shepherd.publisher.loops import Loop
 from shepherd.publisher.publishers import Publishers
 from shepherd.publisher.relay import Relay
 from shepherd.store import open_store
-from shepherd.wire.envelope import Hello
+from shepherd.wire.control import Hello
 
 logger = logging.getLogger(__name__)
 

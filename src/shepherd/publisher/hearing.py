@@ -8,7 +8,9 @@ from shepherd.broker.port import Delivery, Subscription
 from shepherd.errors import ProtocolError
 from shepherd.pipelines import catalogue, logbook
 from shepherd.publisher.dispatch import Dispatch
-from shepherd.wire.envelope import Beat, LogLines, parse_beat, parse_kind
+from shepherd.wire.beat import Beat, parse_beat
+from shepherd.wire.fields import parse_kind
+from shepherd.wire.logs import LogLines
 from shepherd.wire.manifest import Manifest
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from shepherd.errors import DatabaseUnavailableError, ProtocolError
 from shepherd.pipelines import recording, starting, unconfirmed
 from shepherd.pipelines.advance import Moved
 from shepherd.pipelines.intents import Intent
-from shepherd.wire.envelope import DeadLetter, Reply, TaskError, parse_reply
+from shepherd.wire.control import DeadLetter
+from shepherd.wire.envelope import Reply, TaskError, parse_reply
 from shepherd.wire.value import Value
 
 logger = logging.getLogger(__name__)

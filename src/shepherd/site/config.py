@@ -28,6 +28,8 @@ class ServerConfig:
     sweep: timedelta
     #: How long a worker is believed to be there after its last sign of life.
     worker_gone_after: timedelta
+    #: How long a claimed attempt is a worker's without a heartbeat that names it.
+    lease: timedelta
     secret_key: str
     allowed_hosts: tuple[str, ...]
     is_debug: bool
@@ -52,6 +54,7 @@ class ServerConfig:
             data_url_allow=_names(environ.get("SHEPHERD_DATA_URL_ALLOW", "")),
             sweep=timedelta(seconds=_number(environ, "SHEPHERD_SWEEP_S", 1.0)),
             worker_gone_after=timedelta(seconds=3 * beat_s),
+            lease=timedelta(seconds=_number(environ, "SHEPHERD_LEASE_S", 60.0)),
             secret_key=environ.get("SHEPHERD_SECRET_KEY", ""),
             allowed_hosts=_names(environ.get("SHEPHERD_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]")),
             is_debug=_switch(environ, "SHEPHERD_DEBUG", default=False),

@@ -1,12 +1,12 @@
-"""The messages of the protocol, one type each. `docs/protocol.md` is their description for other languages."""
+"""A task on its way to a worker, and what comes back. `docs/protocol.md` describes them for other languages."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from shepherd.errors import ProtocolError
-from shepherd.wire import strict_json
-from shepherd.wire.fields import VERSION, Fields, format_time, parse_document, readable
+from shepherd.wire.fields import Fields, encode, format_time, parse_document, readable, typed
 from shepherd.wire.value import Value, parse_value
 
 
@@ -29,6 +29,8 @@ class TaskEnvelope:
     context: dict[str, Any]
     data: Value
     published_at: datetime
+    #: Seconds after which the worker ends the task; None lets it run for as long as it takes.
+    run_timeout_s: float | None = None
 
     def to_bytes(self) -> bytes:
         run = {
@@ -38,7 +40,7 @@ class TaskEnvelope:
             "project": self.project,
         }
         task = {"id": self.task_id, "name": self.name, "order_no": self.order_no}
-        return _encode(
+        return encode(
             "task",
             token=self.token,
             attempt=self.attempt,
@@ -47,6 +49,7 @@ class TaskEnvelope:
             context=self.context,
             data=self.data.to_wire(),
             published_at=format_time(self.published_at),
+            **({} if self.run_timeout_s is None else {"run_timeout_s": self.run_timeout_s}),
         )
 
     @classmethod
@@ -56,7 +59,7 @@ class TaskEnvelope:
         Raises:
             ProtocolError: It holds none; the text names the field.
         """
-        fields = Fields(_typed(body, "task"))
+        fields = Fields(typed(body, "task"))
         run, task = fields.inner("run"), fields.inner("task")
         return cls(
             token=fields.id("token"),
@@ -71,6 +74,7 @@ class TaskEnvelope:
             context=fields.object("context"),
             data=parse_value(fields.raw("data"), path="data"),
             published_at=fields.time("published_at"),
+            run_timeout_s=None if fields.raw("run_timeout_s") is None else fields.number("run_timeout_s"),
         )
 
 
@@ -111,12 +115,38 @@ class Started:
     at: datetime
 
     def to_bytes(self) -> bytes:
-        return _encode("started", token=self.token, worker=self.worker, at=format_time(self.at))
+        return encode("started", token=self.token, worker=self.worker, at=format_time(self.at))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A worker takes an attempt over from the broker, and acks it next: from now on beats renew its lease."""
+
+    token: str
+    worker: str
+    #: By the worker's clock.
+    at: datetime
+
+    def to_bytes(self) -> bytes:
+        return encode("claimed", token=self.token, worker=self.worker, at=format_time(self.at))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """An attempt that was withdrawn came to a worker, which didn't begin it or has ended it."""
+
+    token: str
+    worker: str
+    #: By the worker's clock.
+    at: datetime
+
+    def to_bytes(self) -> bytes:
+        return encode("withdrawn", token=self.token, worker=self.worker, at=format_time(self.at))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """How an attempt ended: with a result, or with an error."""
+    """How an attempt ended: with a result, with an error, or given up by a worker that has to end."""
 
     token: str
     worker: str
@@ -126,18 +156,23 @@ class Finished:
     elapsed_s: float
     #: What the task returned; None when it failed.
     result: Value | None = None
-    #: Why it failed; None when it succeeded.
+    #: Why it failed, or was given up; None when it succeeded.
     error: TaskError | None = None
+    #: True when the worker gives it up: it neither succeeded nor failed, and is lost as if the worker had died.
+    is_lost: bool = False
     #: How many log lines it wrote, so that a missing one is noticed.
     log_lines: int = 0
 
     def to_bytes(self) -> bytes:
         if self.error is not None:
-            outcome: dict[str, Any] = {"status": "failed", "error": self.error.to_wire()}
+            outcome: dict[str, Any] = {
+                "status": "lost" if self.is_lost else "failed",
+                "error": self.error.to_wire(),
+            }
         else:
             assert self.result is not None
             outcome = {"status": "succeeded", "result": self.result.to_wire()}
-        return _encode(
+        return encode(
             "finished",
             token=self.token,
             worker=self.worker,
@@ -148,7 +183,14 @@ class Finished:
         )
 
 
-Reply = Started | Finished
+Reply = Started | Claimed | Finished | Withdrawn
+
+#: The replies that only name an attempt, by their type.
+_SHORT: Final[dict[str, Callable[..., Started | Claimed | Withdrawn]]] = {
+    "started": Started,
+    "claimed": Claimed,
+    "withdrawn": Withdrawn,
+}
 
 
 def parse_reply(body: bytes) -> Reply:
@@ -160,8 +202,8 @@ def parse_reply(body: bytes) -> Reply:
     document = parse_document(body)
     fields = Fields(document)
     kind = fields.text("type")
-    if kind == "started":
-        return Started(token=fields.id("token"), worker=fields.id("worker"), at=fields.time("at"))
+    if (short := _SHORT.get(kind)) is not None:
+        return short(token=fields.id("token"), worker=fields.id("worker"), at=fields.time("at"))
     if kind == "finished":
         return _parse_finished(fields)
     raise ProtocolError(f"type: {kind!r} is no reply")
@@ -169,9 +211,9 @@ def parse_reply(body: bytes) -> Reply:
 
 def _parse_finished(fields: Fields) -> Finished:
     status = fields.text("status")
-    if status not in {"succeeded", "failed"}:
-        raise ProtocolError(f"status: {status!r} is neither 'succeeded' nor 'failed'")
-    has_failed = status == "failed"
+    if status not in {"succeeded", "failed", "lost"}:
+        raise ProtocolError(f"status: {status!r} is neither 'succeeded' nor 'failed' nor 'lost'")
+    has_failed = status != "succeeded"
     return Finished(
         token=fields.id("token"),
         worker=fields.id("worker"),
@@ -180,129 +222,5 @@ def _parse_finished(fields: Fields) -> Finished:
         result=None if has_failed else parse_value(fields.raw("result"), path="result"),
         error=TaskError.parse(fields.inner("error")) if has_failed else None,
         log_lines=fields.count("log_lines", 0),
+        is_lost=status == "lost",
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beat:
-    """A worker lives, and these attempts are in its hands."""
-
-    worker: str
-    at: datetime
-    free_slots: int
-    #: Tokens of every attempt that it holds.
-    holds: tuple[str, ...]
-
-    def to_bytes(self) -> bytes:
-        return _encode(
-            "beat", worker=self.worker, at=format_time(self.at), free_slots=self.free_slots, holds=list(self.holds)
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogLine:
-    """One line that a task's code logged or printed."""
-
-    #: Counts from 1 within an attempt, so that a gap is seen.
-    n: int
-    at: datetime
-    #: A level of Python's `logging`, DEBUG to CRITICAL; a printed line is INFO, one on standard error WARNING.
-    level: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogLines:
-    """Some lines of one attempt, in their order."""
-
-    token: str
-    worker: str
-    lines: tuple[LogLine, ...]
-
-    def to_bytes(self) -> bytes:
-        lines = [
-            {"n": line.n, "at": format_time(line.at), "level": line.level, "text": readable(line.text)}
-            for line in self.lines
-        ]
-        return _encode("log", token=self.token, worker=self.worker, lines=lines)
-
-    @classmethod
-    def parse(cls, body: bytes) -> "LogLines":
-        """Return the lines that a delivery from `shepherd.logs` holds.
-
-        Raises:
-            ProtocolError: It holds none; the text names the field.
-        """
-        fields = Fields(_typed(body, "log"))
-        inner = (Fields(line, path=f"lines[{index}]") for index, line in enumerate(fields.items("lines")))
-        lines = tuple(
-            LogLine(
-                n=line.count("n"), at=line.time("at"), level=line.words("level", longest=10), text=line.words("text")
-            )
-            for line in inner
-        )
-        return cls(token=fields.id("token"), worker=fields.id("worker"), lines=lines)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hello:
-    """The Task Publisher asks every worker to announce itself now."""
-
-    def to_bytes(self) -> bytes:
-        return _encode("hello")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wake:
-    """Something was accepted: the Task Publisher should look at once, not at its next sweep."""
-
-    def to_bytes(self) -> bytes:
-        return _encode("wake")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """A message that nobody can use, kept with the reason for people to look at."""
-
-    reason: str
-    #: The queue that it came from.
-    source: str
-    body: bytes
-
-    def to_bytes(self) -> bytes:
-        return _encode("dead", reason=self.reason, source=self.source, body=self.body.decode("utf-8", "replace"))
-
-
-def parse_kind(body: bytes) -> str:
-    """Return the `type` of a message, whatever else is in it.
-
-    Raises:
-        ProtocolError: It isn't a message.
-    """
-    return Fields(parse_document(body)).text("type")
-
-
-def parse_beat(body: bytes) -> Beat:
-    """Return the heartbeat that a delivery from `shepherd.beats` holds.
-
-    Raises:
-        ProtocolError: It holds none; the text names the field.
-    """
-    fields = Fields(_typed(body, "beat"))
-    holds = fields.items("holds")
-    if not all(isinstance(token, str) for token in holds):
-        raise ProtocolError("holds: must be a list of strings")
-    return Beat(
-        worker=fields.id("worker"), at=fields.time("at"), free_slots=fields.count("free_slots"), holds=tuple(holds)
-    )
-
-
-def _typed(body: bytes, kind: str) -> dict[str, Any]:
-    document = parse_document(body)
-    if document.get("type") != kind:
-        raise ProtocolError(f"type: is {document.get('type')!r}, wanted {kind!r}")
-    return document
-
-
-def _encode(kind: str, **fields: Any) -> bytes:
-    return strict_json.dumps({"v": VERSION, "type": kind, **fields}).encode()

@@ -36,6 +36,26 @@ def parse_document(body: bytes) -> dict[str, Any]:
     return document
 
 
+def typed(body: bytes, kind: str) -> dict[str, Any]:
+    document = parse_document(body)
+    if document.get("type") != kind:
+        raise ProtocolError(f"type: is {document.get('type')!r}, wanted {kind!r}")
+    return document
+
+
+def encode(kind: str, **fields: Any) -> bytes:
+    return strict_json.dumps({"v": VERSION, "type": kind, **fields}).encode()
+
+
+def parse_kind(body: bytes) -> str:
+    """Return the `type` of a message, whatever else is in it.
+
+    Raises:
+        ProtocolError: It isn't a message.
+    """
+    return Fields(parse_document(body)).text("type")
+
+
 class Fields:
     """One JSON object of a message, read field by field; unknown fields are left alone: a newer side may add some."""
 
@@ -100,8 +120,8 @@ class Fields:
         except ValueError:
             raise self._refusal(name, "a time as in 2026-01-31T12:00:00.000000Z") from None
 
-    def object(self, name: str) -> dict[str, Any]:
-        value = self._document.get(name)
+    def object(self, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
+        value = self._document.get(name, default)
         if not isinstance(value, dict):
             raise self._refusal(name, "an object")
         return value

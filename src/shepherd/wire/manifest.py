@@ -1,6 +1,6 @@
 """A worker's announcement of itself and of the tasks that it serves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,8 @@ class TaskOffer:
     context_schema: dict[str, Any]
     #: What the function wants as its input, as in `polars.LazyFrame`; empty when it takes none.
     data: str = ""
+    #: What its author wants where a caller says nothing, as in `{"retries": 3}`: see `domain/policy.py`.
+    policy: dict[str, Any] = field(default_factory=dict)
 
     def to_wire(self) -> dict[str, Any]:
         return {
@@ -27,6 +29,7 @@ class TaskOffer:
             "description": readable(self.description),
             "context_schema": self.context_schema,
             "data": self.data,
+            **({"policy": self.policy} if self.policy else {}),
         }
 
 
@@ -48,6 +51,8 @@ class Manifest:
     #: URL of the store that it reads and writes.
     store: str
     tasks: tuple[TaskOffer, ...]
+    #: True until the worker has the list of withdrawn attempts, which it takes nothing without.
+    wants_withdrawals: bool = False
 
     def to_bytes(self) -> bytes:
         document = {
@@ -63,6 +68,7 @@ class Manifest:
             "state": self.state,
             "store": self.store,
             "tasks": [task.to_wire() for task in self.tasks],
+            **({"wants_withdrawals": True} if self.wants_withdrawals else {}),
         }
         return strict_json.dumps(document).encode()
 
@@ -91,6 +97,7 @@ class Manifest:
             state=state,
             store=fields.words("store"),
             tasks=tuple(_parse_offer(offer) for offer in offers),
+            wants_withdrawals=fields.flag("wants_withdrawals", False),
         )
 
 
@@ -100,4 +107,5 @@ def _parse_offer(fields: Fields) -> TaskOffer:
         description=fields.words("description", ""),
         context_schema=fields.object("context_schema"),
         data=fields.words("data", "", longest=200),
+        policy=fields.object("policy", {}),
     )

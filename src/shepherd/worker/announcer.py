@@ -9,7 +9,8 @@ from typing import Final
 from shepherd.broker.port import Broker, Message, Subscription
 from shepherd.broker.topology import ALL_WORKERS_KEY, BEATS, CONTROL_EXCHANGE
 from shepherd.errors import ProtocolError
-from shepherd.wire.envelope import Beat, parse_kind
+from shepherd.wire.beat import Beat
+from shepherd.wire.fields import parse_kind
 from shepherd.wire.manifest import Manifest
 from shepherd.worker.process import wait_until
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from shepherd.broker.port import Message
 from shepherd.broker.topology import LOGS
-from shepherd.wire.envelope import LogLine, LogLines
+from shepherd.wire.logs import LogLine, LogLines
 
 #: An attempt's log ends here, with a line that says so.
 MOST_LINES: Final = 10_000

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final
 
-from shepherd.wire.envelope import LogLine
+from shepherd.wire.logs import LogLine
 
 _HEADER: Final = struct.Struct(">IB")
 

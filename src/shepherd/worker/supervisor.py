@@ -19,7 +19,7 @@ import shepherd
 from shepherd.broker import connect
 from shepherd.broker.port import Broker
 from shepherd.errors import ConfigurationError
-from shepherd.wire.envelope import Beat
+from shepherd.wire.beat import Beat
 from shepherd.wire.fields import Fields
 from shepherd.wire.manifest import Manifest, TaskOffer
 from shepherd.worker.announcer import Announcer

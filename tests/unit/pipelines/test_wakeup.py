@@ -9,7 +9,7 @@ from shepherd.broker.memory import MemoryBroker
 from shepherd.broker.port import Broker
 from shepherd.broker.topology import CONTROL_EXCHANGE, EXCHANGES, PUBLISHER_KEY
 from shepherd.pipelines.wakeup import Bell
-from shepherd.wire.envelope import parse_kind
+from shepherd.wire.fields import parse_kind
 
 
 @pytest.fixture

@@ -10,21 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shepherd.errors import ProtocolError
-from shepherd.wire.envelope import (
-    Beat,
-    Finished,
-    Hello,
-    LogLine,
-    LogLines,
-    Started,
-    TaskEnvelope,
-    TaskError,
-    Wake,
-    parse_beat,
-    parse_kind,
-    parse_reply,
-)
-from shepherd.wire.fields import format_time, parse_time, readable
+from shepherd.wire.beat import Beat, parse_beat
+from shepherd.wire.control import Hello, Wake, Withdrawals
+from shepherd.wire.envelope import Claimed, Finished, Reply, Started, TaskEnvelope, TaskError, Withdrawn, parse_reply
+from shepherd.wire.fields import format_time, parse_kind, parse_time, readable
+from shepherd.wire.logs import LogLine, LogLines
 from shepherd.wire.manifest import Manifest, TaskOffer
 from shepherd.wire.value import ClaimCheck, Inline, Value
 from tests.unit.wire.test_strict_json import VALUES
@@ -64,16 +54,27 @@ TASKS = st.builds(
     context=OBJECTS,
     data=DATA,
     published_at=TIMES,
+    run_timeout_s=st.none() | st.floats(0.001, 1e9),
 )
 REPLIES = (
     st.builds(Started, **COMMON)
+    | st.builds(Claimed, **COMMON)
+    | st.builds(Withdrawn, **COMMON)
+    | st.builds(Finished, **COMMON, elapsed_s=ELAPSED, error=ERRORS, log_lines=COUNTS, is_lost=st.just(True))
     | st.builds(Finished, **COMMON, elapsed_s=ELAPSED, result=DATA, log_lines=COUNTS)
     | st.builds(Finished, **COMMON, elapsed_s=ELAPSED, error=ERRORS, log_lines=COUNTS)
 )
 LINES = st.builds(LogLine, n=COUNTS, at=TIMES, level=st.sampled_from(["DEBUG", "INFO", "CRITICAL"]), text=READABLE)
 LOGS = st.builds(LogLines, token=IDS, worker=IDS, lines=st.lists(LINES, max_size=4).map(tuple))
-BEATS = st.builds(Beat, worker=IDS, at=TIMES, free_slots=COUNTS, holds=st.lists(WORDS, max_size=4).map(tuple))
-OFFERS = st.builds(TaskOffer, name=NAMES, description=READABLE, context_schema=OBJECTS, data=READABLE)
+BEATS = st.builds(
+    Beat,
+    worker=IDS,
+    at=TIMES,
+    free_slots=COUNTS,
+    holds=st.lists(WORDS, max_size=4).map(tuple),
+    idle_s=ELAPSED.map(lambda seconds: round(seconds, 3)),
+)
+OFFERS = st.builds(TaskOffer, name=NAMES, description=READABLE, context_schema=OBJECTS, data=READABLE, policy=OBJECTS)
 MANIFESTS = st.builds(
     Manifest,
     worker=IDS,
@@ -86,6 +87,7 @@ MANIFESTS = st.builds(
     state=st.sampled_from(["serving", "draining", "stopped"]),
     store=READABLE,
     tasks=st.lists(OFFERS, max_size=3).map(tuple),
+    wants_withdrawals=st.booleans(),
 )
 
 
@@ -95,8 +97,15 @@ def test_a_task_survives_the_wire(task: TaskEnvelope) -> None:
 
 
 @given(REPLIES)
-def test_a_reply_survives_the_wire(reply: Started | Finished) -> None:
+def test_a_reply_survives_the_wire(reply: Reply) -> None:
     assert parse_reply(reply.to_bytes()) == reply
+
+
+@given(st.lists(IDS, max_size=4).map(tuple), st.booleans())
+def test_withdrawals_survive_the_wire(tokens: tuple[str, ...], is_complete: bool) -> None:
+    message = Withdrawals(tokens=tokens, is_complete=is_complete)
+
+    assert Withdrawals.parse(message.to_bytes()) == message
 
 
 @given(LOGS)
@@ -254,7 +263,7 @@ def test_any_wrong_field_is_either_taken_or_refused_by_name(parse: Any, message:
         (TaskEnvelope.parse, TASK, ("data",), {"claim": []}, "data.claim: must be an object"),
         (TaskEnvelope.parse, TASK, ("published_at",), "2026-01-31T12:00:00", "published_at: must be a time as in"),
         (TaskEnvelope.parse, TASK, ("published_at",), "0001-01-01T00:00:00+14:00", "published_at: must be a time"),
-        (parse_reply, FINISHED, ("type",), "claimed", "type: 'claimed' is no reply"),
+        (parse_reply, FINISHED, ("type",), "beat", "type: 'beat' is no reply"),
         (parse_reply, FINISHED, ("status",), "done", "status: 'done' is neither"),
         (parse_reply, FINISHED, ("elapsed_s",), 10**400, "elapsed_s: must be a number that a double holds"),
         (parse_reply, FINISHED, ("elapsed_s",), True, "elapsed_s: must be a number"),

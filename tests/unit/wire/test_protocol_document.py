@@ -11,9 +11,12 @@ import pytest
 
 from shepherd.broker import topology
 from shepherd.errors import ProtocolError
-from shepherd.wire import envelope, value
-from shepherd.wire.envelope import DeadLetter, Hello, LogLines, TaskEnvelope, Wake, parse_beat, parse_kind, parse_reply
-from shepherd.wire.fields import VERSION
+from shepherd.wire import beat, control, envelope, logs, manifest, value
+from shepherd.wire.beat import parse_beat
+from shepherd.wire.control import DeadLetter, Hello, Wake, Withdrawals
+from shepherd.wire.envelope import TaskEnvelope, parse_reply
+from shepherd.wire.fields import VERSION, parse_kind
+from shepherd.wire.logs import LogLines
 from shepherd.wire.manifest import Manifest
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -47,6 +50,9 @@ PARSERS: dict[str, Callable[[bytes], Sent]] = {
     "beat": parse_beat,
     "manifest": Manifest.parse,
     "log": LogLines.parse,
+    "claimed": parse_reply,
+    "withdrawn": parse_reply,
+    "withdrawals": Withdrawals.parse,
     "hello": _empty("hello", Hello()),
     "wake": _empty("wake", Wake()),
     "dead": _dead,
@@ -54,8 +60,8 @@ PARSERS: dict[str, Callable[[bytes], Sent]] = {
 
 
 def types_in_the_code() -> set[str]:
-    sources = inspect.getsource(envelope) + inspect.getsource(inspect.getmodule(Manifest) or envelope)
-    return {first or second for first, second in re.findall(r'_encode\(\s*"(\w+)"|"type": "(\w+)"', sources)}
+    sources = "".join(inspect.getsource(module) for module in (envelope, beat, logs, control, manifest))
+    return {first or second for first, second in re.findall(r'\bencode\(\s*"(\w+)"|"type": "(\w+)"', sources)}
 
 
 @pytest.mark.parametrize(("heading", "example"), FENCED)
@@ -70,10 +76,10 @@ def test_every_message_of_the_code_has_an_example() -> None:
     assert {heading for heading, _ in FENCED} == types_in_the_code() == set(PARSERS)
 
 
-def test_finished_is_shown_with_a_result_and_with_an_error() -> None:
+def test_finished_is_shown_with_a_result_with_an_error_and_given_up() -> None:
     statuses = [json.loads(example)["status"] for heading, example in FENCED if heading == "finished"]
 
-    assert statuses == ["succeeded", "failed"]
+    assert statuses == ["succeeded", "failed", "lost"]
 
 
 def test_no_example_stands_where_it_is_not_checked() -> None:

@@ -1,5 +1,5 @@
 from shepherd.broker.port import Message
-from shepherd.wire.envelope import LogLine, LogLines
+from shepherd.wire.logs import LogLine, LogLines
 from shepherd.worker.logbook import LONGEST_LINE, MOST_LINES, Logbook
 
 

@@ -1,0 +1,60 @@
+"""What the Task Publisher tells workers, what the web server tells it, and what nobody can use."""
+
+from dataclasses import dataclass
+
+from shepherd.errors import ProtocolError
+from shepherd.wire.fields import Fields, encode, typed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The Task Publisher asks every worker to announce itself now."""
+
+    def to_bytes(self) -> bytes:
+        return encode("hello")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawals:
+    """Attempts that must not be executed: whoever gets one answers `withdrawn`, whoever executes one ends it first."""
+
+    tokens: tuple[str, ...]
+    #: True for the whole list, which a worker has to have before it takes anything; False for what is added to it.
+    is_complete: bool = False
+
+    def to_bytes(self) -> bytes:
+        return encode("withdrawals", tokens=list(self.tokens), is_complete=self.is_complete)
+
+    @classmethod
+    def parse(cls, body: bytes) -> "Withdrawals":
+        """Return the list that a control message holds.
+
+        Raises:
+            ProtocolError: It holds none; the text names the field.
+        """
+        fields = Fields(typed(body, "withdrawals"))
+        tokens = fields.items("tokens")
+        if not all(isinstance(token, str) for token in tokens):
+            raise ProtocolError("tokens: must be a list of strings")
+        return cls(tokens=tuple(tokens), is_complete=fields.flag("is_complete", False))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """Something was accepted: the Task Publisher should look at once, not at its next sweep."""
+
+    def to_bytes(self) -> bytes:
+        return encode("wake")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message that nobody can use, kept with the reason for people to look at."""
+
+    reason: str
+    #: The queue that it came from.
+    source: str
+    body: bytes
+
+    def to_bytes(self) -> bytes:
+        return encode("dead", reason=self.reason, source=self.source, body=self.body.decode("utf-8", "replace"))
