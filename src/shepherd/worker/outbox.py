@@ -38,6 +38,7 @@ class Outbox:
         self._stopping = stopping
         self._waiting: deque[_Parcel] = deque()
         self._changed = threading.Condition()
+        self._is_sending = False
         self._is_closed = False
         self._pause_s = 0.0
         self._thread = threading.Thread(target=self._send_all, name="shepherd-outbox", daemon=True)
@@ -52,7 +53,7 @@ class Outbox:
     def deliver(self, messages: Sequence[Message]) -> bool:
         """Send these, and return True when the last one is confirmed; False when the worker ends first."""
         # From the slot's own thread: one that sends for all would let each wait for the confirms of the others.
-        if not self._waiting and not self._is_closed and self._are_published(messages):
+        if self._is_empty() and self._are_published(messages):
             return True
         parcels = [_Parcel(message) for message in messages]
         self._add(parcels)
@@ -70,6 +71,10 @@ class Outbox:
             self._changed.notify_all()
         self._thread.join(wait_s)
 
+    def _is_empty(self) -> bool:
+        with self._changed:
+            return not (self._waiting or self._is_sending or self._is_closed)
+
     def _add(self, parcels: list[_Parcel]) -> None:
         with self._changed:
             self._waiting.extend(parcels)
@@ -82,9 +87,11 @@ class Outbox:
 
     def _next_batch(self) -> list[_Parcel]:
         with self._changed:
+            self._is_sending = False
             if self._pause_s:
                 self._changed.wait_for(lambda: self._is_closed, self._pause_s)
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            self._is_sending = bool(self._waiting)
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_IN_BATCH))]
 
     def _send(self, batch: list[_Parcel]) -> list[_Parcel]:
