@@ -80,14 +80,20 @@ def set_data(run_number: int, data: Value, *, now: datetime) -> Moved:
 
 
 def open_attempt(
-    task_number: int, *, context: Mapping[str, Any] | None, data: Value | None, now: datetime
+    task_number: int,
+    *,
+    context: Mapping[str, Any] | None,
+    data: Value | None,
+    epoch: int | None = None,
+    now: datetime,
 ) -> Intent | None:
     """Open a pending task's first attempt, with another context or input than its own if given.
 
-    Returns None when there is nothing to publish: it was published before, or its run has ended.
+    Returns None when there is nothing to publish: it was published before, its run has ended, or a Task Publisher
+    later than that of `epoch` drives it.
     """
     with transaction.atomic():
-        task = _pending_task(task_number)
+        task = _pending_task(task_number, epoch=epoch)
         if task is None:
             return None
         own_data = data if data is not None else _input_of(task)
@@ -95,15 +101,21 @@ def open_attempt(
         return open_attempts([NextTask.of(task, context=own_context, data=own_data)], now=now, by=PUBLISHER)[0]
 
 
-def fail(run_number: int, error: TaskError, *, task_number: int | None = None, now: datetime) -> Moved:
-    """End a run that can't go on, and the task at which it stopped unless that one has ended by itself."""
+def fail(
+    run_number: int, error: TaskError, *, task_number: int | None = None, epoch: int | None = None, now: datetime
+) -> Moved:
+    """End a run that can't go on, and the task at which it stopped unless that one has ended by itself.
+
+    Changes nothing when a Task Publisher later than that of `epoch` drives the run.
+    """
     document = strict_json.dumps(error.to_wire())
     moved = Moved()
     with transaction.atomic():
         task = _unended_task(run_number, task_number) if task_number is not None else None
         ended = sql.execute(
-            "UPDATE pipelines_run SET status = %s, error = %s, finished_at = %s WHERE number = %s AND status = %s",
-            [RunStatus.FAILED, document, sql.time(now), run_number, RunStatus.RUNNING],
+            """UPDATE pipelines_run SET status = %s, error = %s, finished_at = %s
+               WHERE number = %s AND status = %s AND owner_epoch = COALESCE(%s, owner_epoch)""",
+            [RunStatus.FAILED, document, sql.time(now), run_number, RunStatus.RUNNING, epoch],
         )
         if not ended:
             return moved
@@ -163,10 +175,11 @@ def _open_first(data: Mapping[int, Value], moved: Moved, now: datetime) -> None:
         open_tasks([(row, data[row["run_number"]]) for row in first], moved, now=now)
 
 
-def _pending_task(number: int) -> dict[str, Any] | None:
+def _pending_task(number: int, *, epoch: int | None) -> dict[str, Any] | None:
     found = sql.rows(
-        f"{TASKS} WHERE t.number = %s AND t.status = 'pending' AND r.status = 'running' {sql.for_update(of='t')}",
-        [number],
+        f"""{TASKS} WHERE t.number = %s AND t.status = 'pending' AND r.status = 'running' AND t.retry_at IS NULL
+            AND r.owner_epoch = COALESCE(%s, r.owner_epoch) {sql.for_update(of="t, r")}""",
+        [number, epoch],
     )
     return found[0] if found else None
 

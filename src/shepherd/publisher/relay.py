@@ -75,18 +75,28 @@ class Relay:
         """Give a run its fetched data, and publish its first task."""
         self._go_on(starting.set_data(run_number, data, now=self._clock()))
 
-    def publish(self, task_number: int, *, context: Mapping[str, Any] | None = None, data: Value | None = None) -> None:
+    def publish(
+        self,
+        task_number: int,
+        *,
+        context: Mapping[str, Any] | None = None,
+        data: Value | None = None,
+        epoch: int | None = None,
+    ) -> None:
         """Publish a pending task, with another context or input than its own if given.
 
-        A task that was published before, by whomever, is left as it is: whoever comes first publishes.
+        A task that was published before, by whomever, is left as it is: whoever comes first publishes. So is one whose
+        run a Task Publisher later than that of `epoch` drives.
         """
-        intent = starting.open_attempt(task_number, context=context, data=data, now=self._clock())
+        intent = starting.open_attempt(task_number, context=context, data=data, epoch=epoch, now=self._clock())
         if intent is not None:
             self._send([intent])
 
-    def fail(self, run_number: int, error: TaskError, *, task_number: int | None = None) -> None:
-        """End a run that can't go on. A run that has ended is left as it is."""
-        self._go_on(starting.fail(run_number, error, task_number=task_number, now=self._clock()))
+    def fail(
+        self, run_number: int, error: TaskError, *, task_number: int | None = None, epoch: int | None = None
+    ) -> None:
+        """End a run that can't go on. One that has ended, or has an owner later than `epoch`, is left as it is."""
+        self._go_on(starting.fail(run_number, error, task_number=task_number, epoch=epoch, now=self._clock()))
 
     def resend(self) -> int:
         """Publish again every intent that was not confirmed in time; return how many."""

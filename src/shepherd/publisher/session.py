@@ -97,7 +97,15 @@ class TaskObject:
 class Session:
     """A run in the hands of its flow. Lives on one loop; may be driven again after a crash, from the start."""
 
-    def __init__(self, run: Run, tasks: list[Task], services: Services, publishers: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        tasks: list[Task],
+        services: Services,
+        publishers: Mapping[str, Any],
+        *,
+        epoch: int | None = None,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.store = services.store
         self.pipeline = Pipeline(run, services.store)
@@ -109,6 +117,9 @@ class Session:
         ]
         self.is_led = any(task.is_led for task in tasks)
         self._services = services
+        #: Of this Task Publisher as the run's owner; None where there is no other one to tell apart.
+        self._epoch = epoch
+        self._is_aside = False
         #: Who decides about the data between tasks; any other driver only watches.
         self._leader: object = None
         self._calls: dict[int, asyncio.Task[None]] = {}
@@ -123,9 +134,14 @@ class Session:
         Raises:
             TaskFailedError: A task failed or was cancelled; what follows it was not begun.
         """
-        self._leader = leader
+        self._leader = None if self._is_aside else leader
         for task, after in zip(self.tasks, [*self.tasks[1:], None], strict=True):
             await step(task, self._body(task, after, waiting, leader))
+
+    def stand_aside(self) -> None:
+        """Only watch from now on: another Task Publisher drives this run."""
+        self._is_aside = True
+        self._leader = None
 
     def _body(
         self,
@@ -190,7 +206,9 @@ class Session:
         if not outcome.is_over:
             value = await services.database.call(self._value, task, data)
             pipeline.is_data_assigned = False
-            await services.database.call(services.relay.publish, task.number, context=context, data=value)
+            await services.database.call(
+                services.relay.publish, task.number, context=context, data=value, epoch=self._epoch
+            )
             outcome = await services.outcomes.ended(task.number)
         return outcome
 
@@ -219,7 +237,7 @@ class Session:
     async def _fail(self, task: TaskObject, code: str, message: str, *, trace: str = "") -> None:
         error = TaskError(code=code, message=message, traceback=trace)
         await self._services.database.call(
-            self._services.relay.fail, self.pipeline.number, error, task_number=task.number
+            self._services.relay.fail, self.pipeline.number, error, task_number=task.number, epoch=self._epoch
         )
 
 

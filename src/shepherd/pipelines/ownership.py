@@ -1,0 +1,59 @@
+"""Which Task Publisher drives a run's flow: one at a time, and another one when it is gone.
+
+Times are by the database's clock, which all Task Publishers share.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from shepherd.pipelines.models import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """A Task Publisher as an owner of runs."""
+
+    #: Another one after each start.
+    name: str
+    #: How long a run stays its own without a `renew`.
+    lease: timedelta
+    #: True where no other Task Publisher can be alive: whoever owned a run before is gone.
+    is_alone: bool = False
+
+    def take(self, numbers: Collection[int]) -> dict[int, int]:
+        """Become the owner of these runs, unless another one lives; return the epochs of those that were taken.
+
+        A write that names the epoch of an earlier owner changes nothing from here on.
+        """
+        if not numbers:
+            return {}
+        with transaction.atomic():
+            free = Run.objects.filter(number__in=numbers)
+            if not self.is_alone:
+                free = free.filter(Q(owner="") | Q(owner=self.name) | Q(owned_until__lt=Now()))
+            taken = list(free.select_for_update(skip_locked=True, of=("self",)).values_list("number", flat=True))
+            Run.objects.filter(number__in=taken).update(
+                owner=self.name, owner_epoch=F("owner_epoch") + 1, owned_until=Now() + self.lease
+            )
+            return dict(Run.objects.filter(number__in=taken).values_list("number", "owner_epoch"))
+
+    def renew(self, epochs: dict[int, int]) -> set[int]:
+        """Stay the owner of these runs, given by number with their epochs; return those that are another one's now."""
+        if not epochs:
+            return set()
+        Run.objects.filter(number__in=epochs, owner=self.name).update(owned_until=Now() + self.lease)
+        current = dict(Run.objects.filter(number__in=epochs, owner=self.name).values_list("number", "owner_epoch"))
+        return {number for number, epoch in epochs.items() if current.get(number) != epoch}
+
+    def give_up(self, numbers: Collection[int]) -> None:
+        """Let anybody take these runs at once; those of another owner stay as they are."""
+        if numbers:
+            Run.objects.filter(number__in=numbers, owner=self.name).update(owner="", owned_until=None)
+
+    def give_up_all(self) -> None:
+        Run.objects.filter(owner=self.name).update(owner="", owned_until=None)
