@@ -27,8 +27,10 @@ class Lane(Protocol):
     #: Done when the channel is closed, by whomever, or the broker has cancelled a consumer of it.
     gone: asyncio.Future[None]
 
-    async def consume(self, queue: str, arrived: "Callable[[Received], None]") -> None: ...
-    async def listen(self, exchange: str, keys: Sequence[str], arrived: "Callable[[Received], None]") -> None: ...
+    async def consume(self, queue: str, arrived: "Callable[[Sequence[Received]], None]") -> None: ...
+    async def listen(
+        self, exchange: str, keys: Sequence[str], arrived: "Callable[[Sequence[Received]], None]"
+    ) -> None: ...
     async def get(self, queue: str) -> "Received | None": ...
     async def cancel_consumers(self) -> None:
         """Return when the broker has confirmed that nothing more will come."""
@@ -66,9 +68,15 @@ class Received:
     queue: str
     body: bytes
     message_id: str
-    headers: Mapping[str, Any]
     is_redelivered: bool
+    #: As they came, and what reads them: hardly anybody wants to know.
+    properties: bytes
+    read_headers: Callable[[bytes], Mapping[str, Any]]
     is_settled: bool = False
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        return self.read_headers(self.properties)
 
 
 def _settle(deliveries: Sequence[Delivery], *, is_done: bool) -> None:
@@ -113,10 +121,10 @@ class Standing:
         """Whether something is in hand that can only be settled on the channel that brought it."""
         return False
 
-    def _arrived(self, delivery: Received) -> None:
+    def _arrived(self, deliveries: Sequence[Received]) -> None:
         self._arrivals += 1
-        if not self._inbox.put(delivery):
-            _requeue([delivery])
+        if not self._inbox.put(deliveries):
+            _requeue(deliveries)
 
     def _tell(self, settle: Callable[[Sequence[Delivery]], None], deliveries: Sequence[Delivery]) -> None:
         self._host.post(settle, deliveries)
@@ -144,9 +152,9 @@ class QueueSubscription(StandingSubscription):
         self._prefetch = prefetch
         self._unsettled: deque[Received] = deque()
 
-    def _arrived(self, delivery: Received) -> None:
-        self._unsettled.append(delivery)
-        super()._arrived(delivery)
+    def _arrived(self, deliveries: Sequence[Received]) -> None:
+        self._unsettled.extend(deliveries)
+        super()._arrived(deliveries)
         while self._unsettled and self._unsettled[0].is_settled:
             self._unsettled.popleft()
 
@@ -196,9 +204,9 @@ class StandingIntake(Standing):
     def release(self, delivery: Delivery) -> None:
         self._tell(_requeue, [delivery])
 
-    def _arrived(self, delivery: Received) -> None:
-        self._held = delivery
-        super()._arrived(delivery)
+    def _arrived(self, deliveries: Sequence[Received]) -> None:
+        self._held = deliveries[-1]
+        super()._arrived(deliveries)
 
     def _is_holding(self) -> bool:
         return self._held is not None and not self._held.is_settled
@@ -261,7 +269,7 @@ class RotatingIntake(StandingIntake):
         try:
             while not lane.gone.done():
                 if self._is_wanted:
-                    self._arrived(await self._fetch(link, lane))
+                    self._arrived([await self._fetch(link, lane)])
                     self._is_wanted = False
                 await self._changed.wait()
                 self._changed.clear()
@@ -291,8 +299,8 @@ class RotatingIntake(StandingIntake):
         arrived: list[Received] = []
         has_arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def keep(delivery: Received) -> None:
-            arrived.append(delivery)
+        def keep(deliveries: Sequence[Received]) -> None:
+            arrived.extend(deliveries)
             if not has_arrived.done():
                 has_arrived.set_result(None)
 

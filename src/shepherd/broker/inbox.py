@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
@@ -15,12 +16,12 @@ class Inbox(Generic[_T]):
         self._changed = threading.Condition()
         self._is_closed = False
 
-    def put(self, item: _T) -> bool:
-        """Add an item; False when the inbox is closed, and the item still the caller's."""
+    def put(self, items: Iterable[_T]) -> bool:
+        """Add items; False when the inbox is closed, and the items still the caller's."""
         with self._changed:
             if self._is_closed:
                 return False
-            self._items.append(item)
+            self._items.extend(items)
             self._changed.notify()
             return True
 

@@ -1,13 +1,18 @@
 """An event loop in a thread of its own, behind calls that any thread can make."""
 
 import asyncio
+import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from shepherd.errors import BrokerUnavailableError
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -18,14 +23,22 @@ class LoopThread:
     def __init__(self, *, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._is_stopped = False
+        self._posts: deque[Callable[[], None]] = deque()
+        self._is_roused = False
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         self._loop.run_forever()
-        self._loop.run_until_complete(_cancel_all())
+        self._loop.run_until_complete(self._end())
         self._loop.close()
+
+    async def _end(self) -> None:
+        # What was posted last is begun, and told with all else that it is over.
+        self._run_posts()
+        await asyncio.sleep(0)
+        await _cancel_all()
 
     def call(self, coroutine: Coroutine[Any, Any, _T], *, timeout_s: float) -> _T:
         """Run a coroutine on the loop and return its result.
@@ -45,12 +58,27 @@ class LoopThread:
         except CancelledError:
             raise BrokerUnavailableError("the connection to the broker was closed") from None
 
-    def post(self, callback: Callable[..., None], *arguments: object) -> None:
-        """Run a callback on the loop soon, after those posted earlier; nothing happens once the loop has stopped."""
-        try:
-            self._loop.call_soon_threadsafe(callback, *arguments)
-        except RuntimeError:
-            return
+    def post(self, callback: Callable[..., None], *arguments: object) -> bool:
+        """Run a callback on the loop soon, after those posted earlier; False once the loop has stopped."""
+        self._posts.append(partial(callback, *arguments))
+        # One wake-up, a write into a socket, for all that is posted before the loop gets to it.
+        if not self._is_roused:
+            self._is_roused = True
+            try:
+                self._loop.call_soon_threadsafe(self._run_posts)
+            except RuntimeError:
+                return False
+        return not self._is_stopped
+
+    def _run_posts(self) -> None:
+        # First: whoever posts after this line rouses the loop again.
+        self._is_roused = False
+        while self._posts:
+            run = self._posts.popleft()
+            try:
+                run()
+            except Exception:
+                logger.exception("broker.post_failed")
 
     def start(self, owner: object, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have a coroutine run on the loop until it ends or its owner's are cancelled."""

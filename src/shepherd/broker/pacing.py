@@ -29,7 +29,8 @@ def chunks(messages: Sequence[Message]) -> Iterator[list[Message]]:
             yield chunk
             chunk, ids, size = [], set(), 0
         chunk.append(message)
-        ids |= {message.message_id} - {""}
+        if message.message_id:
+            ids.add(message.message_id)
         size += len(message.body)
     if chunk:
         yield chunk

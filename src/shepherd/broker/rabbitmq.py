@@ -1,8 +1,9 @@
 """RabbitMQ behind the `Broker` port.
 
-Longer than a module should be, since this is the only one that may know AMQP. `RabbitBroker` is the port, for any
-thread. Below it, on the loop's thread only, `_Link` is one connection, never repaired but replaced, and `_Lane` one
-channel of it; what consumes over them is in `consumers.py`.
+Longer than a module should be, since this is the only one that may know the AMQP client. `RabbitBroker` is the port,
+for any thread. Below it, on the loop's thread only, `_Link` is one connection, never repaired but replaced; a channel
+of it is a `Lane`, and what consumes over them is in `consumers.py`. What every message costs goes past the client: the
+`Sieve` takes it out of what arrives, and the transport writes it (`frames.py`).
 
 Everything here speaks to aiormq, the protocol layer of aio-pika: see docs/decisions/0003-aio-pika-behind-a-port.md.
 """
@@ -10,39 +11,38 @@ Everything here speaks to aiormq, the protocol layer of aio-pika: see docs/decis
 import asyncio
 import logging
 import threading
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import takewhile
 from typing import Any, Final, TypeVar
 
 import aiormq
-from aiormq.abc import ChannelFrame, DeliveredMessage, FrameType
 from aiormq.channel import Channel
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
+from aiormq.connection import TransportFactory
 from aiormq.exceptions import (
     AMQPError,
     ChannelAccessRefused,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
     ConnectionClosed,
-    PublishError,
 )
-from pamqp import commands
-from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 from yarl import URL
 
-from shepherd.broker.consumers import Listener, QueueSubscription, Received, RotatingIntake, SingleIntake, Standing
+from shepherd.broker.consumers import Listener, QueueSubscription, RotatingIntake, SingleIntake, Standing
+from shepherd.broker.frames import Sieve
+from shepherd.broker.lane import Lane
 from shepherd.broker.loop_thread import LoopThread
 from shepherd.broker.pacing import backoff, chunks
+from shepherd.broker.parcel import Parcel
 from shepherd.broker.port import Broker, ExchangeSpec, Intake, Message, QueueSpec, Subscription
 from shepherd.errors import (
     BrokerUnavailableError,
     ConfigurationError,
     ProtocolError,
-    QueueMissingError,
     TransientError,
 )
 
@@ -63,7 +63,6 @@ _CLOSE_S: Final = 2.0
 _BACKOFF_S: Final = (0.2, 5.0)
 _PROBE_S: Final = (0.1, 1.0)
 
-_Confirm = asyncio.Future[Any]
 _T = TypeVar("_T")
 _StandingT = TypeVar("_StandingT", bound=Standing)
 
@@ -76,6 +75,7 @@ class RabbitBroker(Broker):
         self._link: _Link | None = None
         self._linked = asyncio.Event()
         self._connected = threading.Event()
+        self._publishing: set[asyncio.Task[None]] = set()
         # aiormq reports each attempt as an error; we report each outage once.
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)
         self._thread = LoopThread(name=f"broker-{name}")
@@ -95,11 +95,11 @@ class RabbitBroker(Broker):
         for message in messages:
             if len(message.body) > LARGEST_MESSAGE:
                 raise ProtocolError(f"a message for {message.routing_key!r} has {len(message.body)} bytes, too many")
-        try:
-            # The coroutine keeps the time; the second more is for a loop that is busy.
-            return self._thread.call(self._publish(messages, timeout_s), timeout_s=timeout_s + 1.0)
-        except BrokerUnavailableError as error:
-            return [error] * len(messages)
+        until = time.monotonic() + timeout_s
+        parcels = [Parcel(chunk) for chunk in chunks(messages)]
+        if parcels and not self._thread.post(self._begin, parcels, timeout_s):
+            return [BrokerUnavailableError("the connection to the broker was closed")] * len(messages)
+        return [outcome for parcel in parcels for outcome in parcel.wait(until - time.monotonic())]
 
     def subscribe(self, queue: str, *, prefetch: int) -> Subscription:
         return self._standing(QueueSubscription(self, queue, prefetch=prefetch))
@@ -177,29 +177,36 @@ class RabbitBroker(Broker):
         async with _translated():
             async with asyncio.timeout(_CALL_S):
                 link = await self._await_link()
-            lane = await link.lane()
+            channel = await link.channel()
             try:
                 for exchange in exchanges:
-                    await _declare_exchange(lane.channel, exchange)
+                    await _declare_exchange(channel, exchange)
                 for queue in queues:
-                    await _declare_queue(lane.channel, queue)
+                    await _declare_queue(channel, queue)
             finally:
-                await lane.close()
+                await _Wire(channel, link).close()
 
-    async def _publish(self, messages: Sequence[Message], timeout_s: float) -> list[TransientError | None]:
-        confirms: list[_Confirm] = []
-        failure: BrokerUnavailableError | None = None
+    def _begin(self, parcels: Sequence[Parcel], timeout_s: float) -> None:
+        if len(parcels) == 1 and self._link is not None and self._link.publish_now(parcels[0]):
+            return
+        publishing = asyncio.get_running_loop().create_task(self._publish(parcels, timeout_s))
+        self._publishing.add(publishing)
+        publishing.add_done_callback(self._publishing.discard)
+
+    async def _publish(self, parcels: Sequence[Parcel], timeout_s: float) -> None:
+        unwritten = deque(parcels)
+        failure = BrokerUnavailableError("the connection to the broker was closed")
         try:
             async with _translated(), asyncio.timeout(timeout_s):
                 link = await self._await_link()
-                for chunk in chunks(messages):
-                    confirms += await link.publish(chunk)
-                if confirms:
-                    await asyncio.wait(confirms)
+                while unwritten:
+                    await link.publish(unwritten[0])
+                    unwritten.popleft()
         except BrokerUnavailableError as error:
             failure = error
-        outcomes = [_outcome(*pair) for pair in zip(confirms, messages, strict=False)]
-        return outcomes + [failure] * (len(messages) - len(confirms))
+        finally:
+            for parcel in unwritten:
+                parcel.refuse(failure)
 
 
 async def _declare_exchange(channel: Channel, spec: ExchangeSpec) -> None:
@@ -223,26 +230,16 @@ def _refusals(subject: str) -> Iterator[None]:
         raise ConfigurationError(f"the broker refuses {subject}: {error}") from error
 
 
-def _outcome(confirm: _Confirm, message: Message) -> TransientError | None:
-    if not confirm.done() or confirm.cancelled():
-        confirm.cancel()
-        return BrokerUnavailableError("the broker did not confirm in time")
-    error = confirm.exception()
-    if error is None:
-        return None
-    if isinstance(error, PublishError):
-        return QueueMissingError(f"no queue takes {message.routing_key!r} of exchange {message.exchange!r}")
-    return BrokerUnavailableError(f"the broker did not confirm: {error!r}")
-
-
 class _Link:
     def __init__(self, connection: "_Connection", transport: "_Transport") -> None:
         self._connection = connection
         self._transport = transport
         self._presence: dict[str, asyncio.Task[None]] = {}
-        self._publishing: dict[str, _Lane] = {}
+        self._publishing: dict[str, Lane] = {}
         self._opening = asyncio.Lock()
         self._is_ended = False
+        self.write = transport.write
+        self.cut = transport.cut
 
     @classmethod
     async def open(cls, url: URL) -> "_Link":
@@ -260,24 +257,24 @@ class _Link:
         closing = self._connection.closing
         try:
             async with _translated():
-                lane = await self.lane()
+                channel = await self.channel()
                 while not closing.done():
                     await asyncio.wait([closing], timeout=_ECHO_EVERY_S)
                     if not closing.done():
-                        await self._echo(lane)
+                        await self._echo(channel)
                 await closing
         except BrokerUnavailableError as error:
             return str(error)
         return "the connection was closed"
 
-    async def _echo(self, lane: "_Lane") -> None:
+    async def _echo(self, channel: Channel) -> None:
         try:
             await _answered(self._connection.ready(), within_s=_ECHO_S)
         except TimeoutError:
             # RabbitMQ under a memory or disk alarm stops reading but keeps its heartbeats up; cutting the connection
             # would only bring back what is being worked on.
             return
-        await _answered(lane.channel.basic_qos(prefetch_count=1), within_s=_ECHO_S)
+        await _answered(channel.basic_qos(prefetch_count=1), within_s=_ECHO_S)
 
     async def close(self) -> None:
         """End the connection, politely if the broker still answers."""
@@ -286,34 +283,47 @@ class _Link:
             probe.cancel()
         with suppress(Exception):
             async with asyncio.timeout(_CLOSE_S):
-                await self._flush()
+                # Closing overtakes what still waits to be written, acks among it.
+                await self._transport.drained()
                 await self._connection.close(ConnectionClosed(0, "closed"))
         self._transport.cut()
 
-    async def _flush(self) -> None:
-        # Closing overtakes what still waits to be written, acks among it.
-        written = self._connection.create_future()
-        self._connection.write_queue.put_nowait(ChannelFrame(payload=b"", should_close=False, drain_future=written))
-        await written
+    async def lane(self, *, prefetch: int = 0, confirms: bool = False) -> Lane:
+        channel = await self.channel(confirms=confirms)
+        if prefetch:
+            await _answered(channel.basic_qos(prefetch_count=prefetch))
+        lane = Lane(_Wire(channel, self))
+        channel.closing.add_done_callback(lambda _: lane.leave())
+        # Replaced by the next channel of this number: until then a late frame is the old one's.
+        self._transport.sieve.takers[channel.number] = lane
+        return lane
 
-    async def lane(self, *, prefetch: int = 0, confirms: bool = False) -> "_Lane":
+    async def channel(self, *, confirms: bool = False) -> Channel:
         channel = await _answered(
             self._connection.channel(publisher_confirms=confirms, on_return_raises=True, frame_buffer_size=0)
         )
-        if prefetch:
-            await _answered(channel.basic_qos(prefetch_count=prefetch))
         assert isinstance(channel, Channel)
-        return _Lane(channel, self._transport.cut)
+        return channel
 
-    async def publish(self, messages: Sequence[Message]) -> list[_Confirm]:
-        """Write messages of one exchange and return what their confirms will resolve."""
+    def publish_now(self, parcel: Parcel) -> bool:
+        """Write messages of one exchange if nothing has to be waited for; False if nothing was done."""
+        lane = self._publishing.get(parcel.messages[0].exchange)
+        if lane is None or lane.gone.done() or not lane.can_publish(parcel.messages):
+            return False
+        lane.publish(parcel)
+        return True
+
+    async def publish(self, parcel: Parcel) -> None:
+        """Write messages of one exchange, once no other one with their ids is in flight."""
         # A channel per exchange: one that doesn't exist closes the channel with all that is in flight on it.
-        exchange = messages[0].exchange
+        exchange = parcel.messages[0].exchange
         async with self._opening:
             lane = self._publishing.get(exchange)
             if lane is None or lane.gone.done():
                 lane = self._publishing[exchange] = await self.lane(confirms=True)
-        return await lane.publish(messages)
+        await lane.until_publishable(parcel.messages)
+        lane.publish(parcel)
+        await self._transport.drained()
 
     def presence(self, queue: str) -> "asyncio.Task[None]":
         if queue not in self._presence:
@@ -330,108 +340,45 @@ class _Link:
             with suppress(TransientError):
                 async with _translated():
                     # A channel of its own: a 404 closes it.
-                    lane = await self.lane()
+                    channel = await self.channel()
                     try:
-                        await _answered(lane.channel.queue_declare(queue, passive=True))
+                        await _answered(channel.queue_declare(queue, passive=True))
                     finally:
-                        await lane.close()
+                        await _Wire(channel, self).close()
                     return
             await asyncio.sleep(pause)
 
 
-class _Lane:
-    """One channel with what it takes to use it without a task or a wait for each message."""
+class _Wire:
+    """The client's channel as a lane sees it."""
 
-    def __init__(self, channel: Channel, cut: Callable[[], None]) -> None:
+    def __init__(self, channel: Channel, link: "_Link") -> None:
         self.channel = channel
-        self._cut = cut
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.number = channel.number
+        self.largest = channel.max_content_size
+        self.write = link.write
+        self._cut = link.cut
         self._is_closing = False
-        channel.closing.add_done_callback(self._leave)
-        channel.on_consumer_cancel_callbacks.add(self._leave)
 
-    def _leave(self, _cause: object) -> None:
-        if not self.gone.done():
-            self.gone.set_result(None)
+    @property
+    def is_open(self) -> bool:
+        # aiormq forgets a closed channel before it answers.
+        return not self._is_closing and self.channel.connection.channels.get(self.number) is self.channel
 
-    def ack(self, tags: Sequence[int]) -> None:
-        self._send([commands.Basic.Ack(delivery_tag=tag) for tag in tags])
+    def headers_of(self, properties: bytes) -> Mapping[str, Any]:
+        header = ContentHeader()
+        header.unmarshal(properties)
+        return header.properties.headers or {}
 
-    def requeue(self, tags: Sequence[int]) -> None:
-        self._send([commands.Basic.Nack(delivery_tag=tag, requeue=True) for tag in tags])
-
-    def _send(self, frames: Sequence[FrameType]) -> None:
-        # aiormq forgets a closed channel before it answers; RabbitMQ cuts the connection for a frame that comes later.
-        if not self._is_closing and self.channel.connection.channels.get(self.channel.number) is self.channel:
-            frame = ChannelFrame.marshall(self.channel.number, frames)
-            self.channel.connection.write_queue.put_nowait(frame)
-
-    async def consume(self, queue: str, arrived: Callable[[Received], None]) -> None:
-        async def receive(message: DeliveredMessage) -> None:
-            arrived(self._received(message, queue))
-
-        await _answered(self.channel.basic_consume(queue, receive))
-
-    async def listen(self, exchange: str, keys: Sequence[str], arrived: Callable[[Received], None]) -> None:
+    async def bound_queue(self, exchange: str, keys: Sequence[str]) -> str:
         declared = await _answered(self.channel.queue_declare("", exclusive=True, auto_delete=True))
         queue = declared.queue or ""
         for key in keys:
             await _answered(self.channel.queue_bind(queue, exchange, key))
-        await self.consume(queue, arrived)
-
-    async def get(self, queue: str) -> Received | None:
-        message = await _answered(self.channel.basic_get(queue))
-        return self._received(message, queue) if isinstance(message.delivery, commands.Basic.GetOk) else None
-
-    def _received(self, message: DeliveredMessage, queue: str) -> Received:
-        properties = message.header.properties
-        return Received(
-            lane=self,
-            tag=message.delivery_tag or 0,
-            queue=queue,
-            body=message.body,
-            message_id=properties.message_id or "",
-            headers=properties.headers or {},
-            is_redelivered=bool(message.redelivered),
-        )
-
-    async def cancel_consumers(self) -> None:
-        for tag in list(self.channel.consumers):
-            with suppress(AMQPError, TimeoutError):
-                await _answered(self.channel.basic_cancel(tag))
-
-    async def publish(self, messages: Sequence[Message]) -> list[_Confirm]:
-        """Write these messages and return, once they are written, what their confirms will resolve."""
-        channel = self.channel
-        while busy := [confirm for confirm in map(self._in_flight, messages) if confirm]:
-            await asyncio.wait(busy)
-        confirms = []
-        frames: list[Any] = []
-        written = channel.create_future()
-        for message in messages:
-            confirms.append(self._expect(message_id := message.message_id or uuid.uuid4().hex))
-            frames += _frames(message, message_id, channel.max_content_size)
-        channel.write_queue.put_nowait(ChannelFrame.marshall(channel.number, frames, written))
-        await written
-        return confirms
-
-    def _in_flight(self, message: Message) -> _Confirm | None:
-        # A returned message is told from others by its id alone.
-        return self.channel.confirmations.get(self.channel.message_id_delivery_tag.get(message.message_id, 0))
-
-    def _expect(self, message_id: str) -> _Confirm:
-        channel = self.channel
-        channel.delivery_tag += 1
-        tag = channel.delivery_tag
-        confirm = channel.create_future()
-        channel.confirmations[tag] = confirm
-        channel.message_id_delivery_tag[message_id] = tag
-        confirm.add_done_callback(lambda _: channel.message_id_delivery_tag.pop(message_id, None))
-        return confirm
+        return queue
 
     async def close(self) -> None:
         self._is_closing = True
-        self._leave(None)
         try:
             await _answered(self.channel.close(), within_s=_CLOSE_S)
         except TimeoutError:
@@ -442,38 +389,50 @@ class _Lane:
             pass
 
 
-def _frames(message: Message, message_id: str, largest: int) -> list[Any]:
-    body = message.body
-    properties = commands.Basic.Properties(
-        delivery_mode=2 if message.is_persistent else 1,
-        message_id=message_id,
-        message_type=message.type or None,
-        content_type="application/json",
-    )
-    return [
-        commands.Basic.Publish(
-            exchange=message.exchange, routing_key=message.routing_key, mandatory=message.is_mandatory
-        ),
-        ContentHeader(properties=properties, body_size=len(body)),
-        *(ContentBody(body[start : start + largest]) for start in range(0, len(body), largest)),
-    ]
-
-
 class _Connection(aiormq.Connection):
     #: Unbounded: the drain after each chunk bounds what is written, and a full queue swallows `channel.close-ok`.
     FRAME_BUFFER_SIZE = 0
 
 
 class _Transport(TransportFactory):
-    """Keeps hold of the socket: a connection that is dead at the other end can't be closed, only cut."""
+    """Opens the socket with a sieve at its reading end, and keeps hold of it.
+
+    A connection that is dead at the other end can't be closed, only cut.
+    """
 
     def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.sieve = Sieve(loop)
+        self._loop = loop
         self._writer: asyncio.StreamWriter | None = None
+        self._unwritten: list[bytes] = []
 
     async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
-        reader, self._writer = await factory.create(url, **options)
-        return reader, self._writer
+        context = await options["ssl_context_provider"].get_context() if url.scheme == "amqps" else None
+        transport, protocol = await self._loop.create_connection(
+            lambda: asyncio.StreamReaderProtocol(self.sieve, loop=self._loop),
+            url.host or "",
+            url.port or 0,
+            ssl=context,
+        )
+        self._writer = asyncio.StreamWriter(transport, protocol, self.sieve, self._loop)
+        return self.sieve, self._writer
+
+    def write(self, data: bytes) -> None:
+        """Have this written with all else that comes before the loop waits again: one packet, not one for each."""
+        if not self._unwritten:
+            self._loop.call_soon(self.flush)
+        self._unwritten.append(data)
+
+    def flush(self) -> None:
+        unwritten, self._unwritten = self._unwritten, []
+        if unwritten and self._writer is not None and not self._writer.is_closing():
+            self._writer.write(b"".join(unwritten))
+
+    async def drained(self) -> None:
+        self.flush()
+        if self._writer is not None:
+            await self._writer.drain()
 
     def cut(self) -> None:
         if self._writer is not None:
