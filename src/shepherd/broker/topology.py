@@ -51,6 +51,11 @@ TASK_QUEUE_ARGUMENTS: Final[dict[str, Any]] = {
 }
 
 
+def worker_key(worker: str) -> str:
+    """Return the key on the control exchange that reaches one worker, by its id."""
+    return f"worker.{worker}"
+
+
 def task_queue(name: str) -> str:
     """Return the name of the queue that all workers of a task share."""
     return f"shepherd.task.{name}"

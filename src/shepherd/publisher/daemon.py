@@ -36,6 +36,7 @@ from shepherd.publisher.lock import take_lock
 from shepherd.publisher.loops import Loop
 from shepherd.publisher.publishers import Publishers
 from shepherd.publisher.relay import Relay
+from shepherd.publisher.withdrawing import Withdrawing
 from shepherd.store import open_store
 from shepherd.wire.control import Hello
 
@@ -101,6 +102,7 @@ class Daemon:
         publishers = Publishers(config.projects_folder)
         store = open_store(config.store_url)
         self._dispatch = Dispatch(self._broker)
+        self._withdrawing = Withdrawing(self._broker)
         self._relay = Relay(
             self._broker,
             self,
@@ -163,6 +165,7 @@ class Daemon:
         self._relay.start()
         self._dispatch.confirm()
         self._relay.resend()
+        self._withdrawing.tell_new()
         self._fetching.submit(starting.unfetched())
 
     def _take_replies(self) -> None:
@@ -178,7 +181,7 @@ class Daemon:
         self._replies.ack(deliveries)
 
     def _hear_beats(self) -> None:
-        hearing.hear_beats(self._beats, self._dispatch)
+        hearing.hear_beats(self._beats, self._dispatch, self._withdrawing)
 
     def _hear_logs(self) -> None:
         hearing.hear_logs(self._logs)

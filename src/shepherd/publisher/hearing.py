@@ -8,6 +8,7 @@ from shepherd.broker.port import Delivery, Subscription
 from shepherd.errors import ProtocolError
 from shepherd.pipelines import catalogue, logbook
 from shepherd.publisher.dispatch import Dispatch
+from shepherd.publisher.withdrawing import Withdrawing
 from shepherd.wire.beat import Beat, parse_beat
 from shepherd.wire.fields import parse_kind
 from shepherd.wire.logs import LogLines
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 AT_ONCE: Final = 200
 
 
-def hear_beats(subscription: Subscription, dispatch: Dispatch) -> None:
+def hear_beats(subscription: Subscription, dispatch: Dispatch, withdrawing: Withdrawing) -> None:
     """Take what has come from `shepherd.beats`, for a second at most. What isn't understood is logged and dropped."""
     deliveries = subscription.take(at_most=AT_ONCE, wait_s=1.0)
     said = [message for delivery in deliveries if (message := _read(delivery)) is not None]
@@ -32,6 +33,8 @@ def hear_beats(subscription: Subscription, dispatch: Dispatch) -> None:
     if names:
         # A worker waits for its queues, and only we declare them.
         dispatch.declare(names)
+    # A worker takes nothing before it has the list.
+    withdrawing.tell_all_to({manifest.worker for manifest in manifests.values() if manifest.wants_withdrawals})
 
 
 def hear_logs(subscription: Subscription) -> None:

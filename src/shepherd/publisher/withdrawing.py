@@ -1,0 +1,66 @@
+"""Telling workers which attempts must not be executed: the whole list to whoever asks, what is added to it to all."""
+
+import logging
+import threading
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from shepherd.broker.port import Broker, Message
+from shepherd.broker.topology import ALL_WORKERS_KEY, CONTROL_EXCHANGE, worker_key
+from shepherd.pipelines.withdrawn import queued_withdrawn
+from shepherd.wire.control import Withdrawals
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of a routing key, by AMQP.
+_LONGEST_KEY: Final = 255
+
+
+class Withdrawing:
+    """Tells workers what was withdrawn. What it remembers only saves repetitions: a new one says everything again."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        #: What every worker was told, as long as the broker may have the message.
+        self._told: set[str] = set()
+        # A whole list takes the place of what a worker had: one that was read before an addition must not follow it.
+        self._order = threading.Lock()
+
+    def tell_new(self) -> None:
+        """Broadcast what was withdrawn since the last call. What the broker doesn't take is told again by the next."""
+        with self._order:
+            current = queued_withdrawn()
+            new = [token for token in current if token not in self._told]
+            self._told.intersection_update(current)
+            if new and self._send(ALL_WORKERS_KEY, new):
+                self._told.update(new)
+
+    def tell_all_to(self, workers: Collection[str]) -> None:
+        """Send each of these workers the whole list."""
+        if not workers:
+            return
+        with self._order:
+            tokens = queued_withdrawn()
+            for worker in workers:
+                self._send(worker_key(worker), tokens, is_complete=True)
+
+    def tell(self, worker: str, tokens: Sequence[str]) -> None:
+        """Send one worker what it seems not to have heard."""
+        self._send(worker_key(worker), tokens)
+
+    def _send(self, key: str, tokens: Sequence[str], *, is_complete: bool = False) -> bool:
+        if len(key.encode()) > _LONGEST_KEY:
+            logger.warning("withdrawals.unsent", extra={"key": key, "reason": "no routing key is as long"})
+            return False
+        message = Message(
+            exchange=CONTROL_EXCHANGE,
+            routing_key=key,
+            body=Withdrawals(tokens=tuple(tokens), is_complete=is_complete).to_bytes(),
+            type="withdrawals",
+            is_mandatory=False,
+            is_persistent=False,
+        )
+        (failure,) = self._broker.publish([message])
+        if failure is not None:
+            logger.warning("withdrawals.unsent", extra={"key": key, "reason": str(failure)})
+        return failure is None

@@ -1,0 +1,125 @@
+"""What workers are told of withdrawn attempts, over real databases and the shipped fake broker."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from shepherd.broker.memory import MemoryBroker
+from shepherd.broker.port import Message, Subscription
+from shepherd.broker.topology import ALL_WORKERS_KEY, BEATS, CONTROL_EXCHANGE, EXCHANGES, worker_key
+from shepherd.pipelines.models import Attempt
+from shepherd.publisher.hearing import hear_beats
+from shepherd.publisher.withdrawing import Withdrawing
+from shepherd.wire.control import Withdrawals
+from shepherd.wire.manifest import Manifest
+from tests.support.engine import Engine
+
+pytestmark = pytest.mark.usefixtures("database")
+
+WORKER = "scrapers@node-2.example.org:1:a"
+
+
+def test_a_worker_that_asks_is_sent_the_whole_list() -> None:
+    engine = Engine()
+    tokens = _published(engine, 3)
+    _withdraw(*tokens[:2])
+    heard = _listener(engine, worker_key(WORKER))
+
+    _announce(engine, _manifest(wants_withdrawals=True))
+
+    assert _heard(heard) == [Withdrawals(tokens=tuple(tokens[:2]), is_complete=True)]
+
+
+def test_an_empty_list_is_sent_too_and_only_to_whom_asks() -> None:
+    engine = Engine()
+    heard = _listener(engine, worker_key(WORKER))
+
+    _announce(engine, _manifest(wants_withdrawals=False))
+    assert _heard(heard) == []
+    _announce(engine, _manifest(wants_withdrawals=True))
+
+    assert _heard(heard) == [Withdrawals(tokens=(), is_complete=True)]
+
+
+def test_what_is_withdrawn_is_broadcast_once_and_by_a_new_task_publisher_again() -> None:
+    engine = Engine()
+    first, second = _published(engine, 2)
+    heard = _listener(engine, ALL_WORKERS_KEY)
+    withdrawing = Withdrawing(engine.broker)
+
+    withdrawing.tell_new()
+    assert _heard(heard) == []
+    for token in (first, second):
+        _withdraw(token)
+        withdrawing.tell_new()
+        withdrawing.tell_new()
+    Withdrawing(engine.broker).tell_new()
+
+    assert [each.tokens for each in _heard(heard)] == [(first,), (second,), (first, second)]
+
+
+def test_what_the_broker_does_not_take_is_told_later() -> None:
+    (token,) = _published(Engine(), 1)
+    _withdraw(token)
+    bare = MemoryBroker()
+    withdrawing = Withdrawing(bare)
+
+    withdrawing.tell_new()
+    bare.declare(exchanges=EXCHANGES)
+    heard = bare.listen(CONTROL_EXCHANGE, binding_keys=[ALL_WORKERS_KEY])
+    withdrawing.tell_new()
+
+    assert [each.tokens for each in _heard(heard)] == [(token,)]
+
+
+def test_a_worker_whose_id_is_too_long_for_a_key_keeps_no_other_one_waiting() -> None:
+    engine = Engine()
+    heard = _listener(engine, worker_key(WORKER))
+
+    Withdrawing(engine.broker).tell_all_to(["w" * 255, WORKER])
+
+    assert len(_heard(heard)) == 1
+
+
+def _published(engine: Engine, count: int) -> list[str]:
+    for _ in range(count):
+        engine.accept("scrape")
+    engine.relay.start()
+    return list(Attempt.objects.order_by("number").values_list("token", flat=True))
+
+
+def _withdraw(*tokens: str) -> None:
+    Attempt.objects.filter(token__in=tokens).update(status="withdrawn")
+
+
+def _listener(engine: Engine, key: str) -> Subscription:
+    return engine.broker.listen(CONTROL_EXCHANGE, binding_keys=[key])
+
+
+def _heard(subscription: Subscription) -> list[Withdrawals]:
+    deliveries = subscription.take(at_most=100, wait_s=0.05)
+    subscription.ack(deliveries)
+    return [Withdrawals.parse(delivery.body) for delivery in deliveries]
+
+
+def _announce(engine: Engine, manifest: Manifest) -> None:
+    beats = engine.broker.subscribe(BEATS, prefetch=10)
+    engine.broker.publish([Message(routing_key=BEATS, body=manifest.to_bytes())])
+    hear_beats(beats, engine.dispatch, Withdrawing(engine.broker))
+    beats.close()
+
+
+def _manifest(*, wants_withdrawals: bool) -> Manifest:
+    return Manifest(
+        worker=WORKER,
+        at=datetime.now(UTC),
+        host="node-2",
+        pid=1,
+        version="0",
+        slots=1,
+        free_slots=1,
+        state="serving",
+        store="",
+        tasks=(),
+        wants_withdrawals=wants_withdrawals,
+    )
