@@ -31,7 +31,7 @@ check: ## Format, lint, types, import contracts, migrations
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy manage.py tests --exclude tests/acceptance/projects/
+	$(VENV)/bin/mypy manage.py tests --exclude tests/acceptance/projects/ --exclude tests/faults/projects/
 	MYPYPATH=src:projects/generic_transformations $(VENV)/bin/mypy projects code_templates
 	$(VENV)/bin/lint-imports
 	SHEPHERD_ENV_FILE= $(PYTHON) manage.py makemigrations --check --dry-run

@@ -70,29 +70,13 @@ def postgres_running(options: Mapping[str, str]) -> Iterator[PostgresServer]:
 
 @contextmanager
 def _serving(folder: Path, settings: Mapping[str, str]) -> Iterator[PostgresServer]:
-    binaries = _binaries()
-    if os.geteuid() == 0:
-        shutil.chown(folder, user=_USER)
-    data, port = folder / "data", free_port()
-    initdb: list[str | Path] = [
-        binaries / "initdb",
-        "-D",
-        data,
-        "-U",
-        _USER,
-        "-A",
-        "trust",
-        "-E",
-        "UTF8",
-        "--locale=C.UTF-8",
-        "-N",
-    ]
-    subprocess.run([*_as_own_user(), *initdb], check=True, stdout=subprocess.DEVNULL, cwd=folder)
+    initialise(folder)
+    port = free_port()
     options = [f"-c{name}={value}" for name, value in settings.items()]
     command: list[str | Path] = [
-        binaries / "postgres",
+        postgres_binaries() / "postgres",
         "-D",
-        data,
+        folder / "data",
         "-k",
         folder,
         "-h",
@@ -102,7 +86,7 @@ def _serving(folder: Path, settings: Mapping[str, str]) -> Iterator[PostgresServ
         *options,
     ]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*_as_own_user(), *command], stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen([*as_own_user(), *command], stdout=log, stderr=log, cwd=folder)
     server = PostgresServer(port=port)
     try:
         wait_until(server.answers, timeout_s=30, what=f"PostgreSQL on port {port}")
@@ -112,13 +96,33 @@ def _serving(folder: Path, settings: Mapping[str, str]) -> Iterator[PostgresServ
         process.wait(timeout=30)
 
 
-def _binaries() -> Path:
+def initialise(folder: Path) -> None:
+    """Make an empty cluster in `folder`/data, which PostgreSQL's own user has from now on."""
+    if os.geteuid() == 0:
+        shutil.chown(folder, user=_USER)
+    initdb: list[str | Path] = [
+        postgres_binaries() / "initdb",
+        "-D",
+        folder / "data",
+        "-U",
+        _USER,
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--locale=C.UTF-8",
+        "-N",
+    ]
+    subprocess.run([*as_own_user(), *initdb], check=True, stdout=subprocess.DEVNULL, cwd=folder)
+
+
+def postgres_binaries() -> Path:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     assert found, "no PostgreSQL server below /usr/lib/postgresql: `make test` installs it"
     return found[-1].parent
 
 
-def _as_own_user() -> list[str]:
+def as_own_user() -> list[str]:
     # SIGINT is PostgreSQL's fast shutdown: it ends even when the test run is killed.
     command = ["setpriv", "--pdeathsig=INT"]
     if os.geteuid() == 0:

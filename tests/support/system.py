@@ -59,8 +59,15 @@ class System:
     def start_worker(self, name: str, file: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
         """Start one more worker; from now on it is one of the processes, under this name."""
         python = self._programs["web"].command[0]
-        self._programs[name] = Program(name=name, command=(python, str(file), *arguments), environ=environ or {})
+        self.add(Program(name=name, command=(python, str(file), *arguments), environ=environ or {}))
         self.start(name)
+
+    def add(self, program: Program) -> None:
+        """Take one more process in, or another one under a name that there is; start it by that name."""
+        self._programs[program.name] = program
+
+    def program(self, name: str) -> Program:
+        return self._programs[name]
 
     def stop(self, name: str) -> None:
         """End a process as `make run` does at its end, and everything that it started."""
