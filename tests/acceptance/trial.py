@@ -44,8 +44,13 @@ class Trial:
     def forget(self) -> None:
         self.ledger.write_text("")
 
-    def in_prefect(self, run: dict[str, Any], *, wanted: str = "COMPLETED", timeout_s: float = 60) -> dict[str, Any]:
-        """Return the run's flow run as Prefect's API shows it, with its task runs, once it is in the wanted state."""
+    def in_prefect(
+        self, run: dict[str, Any], *, wanted: str = "COMPLETED", tasks: int | None = None, timeout_s: float = 60
+    ) -> dict[str, Any]:
+        """Return the run's flow run as Prefect's API shows it, with its task runs, once it is in the wanted state.
+
+        Of a completed one all tasks are waited for; `tasks` says of how many otherwise.
+        """
 
         def shown() -> dict[str, Any] | None:
             found: dict[str, Any] = self.system.get(f"/runs/{run['id']}")
@@ -58,8 +63,8 @@ class Trial:
             by = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
             task_runs = self._prefect("POST", "/task_runs/filter", by)
             # Prefect records task runs a moment after their flow run.
-            is_recorded = wanted != "COMPLETED" or len(task_runs) >= len(found["tasks"])
-            if not is_recorded or any(each["state_type"] in {"PENDING", "RUNNING"} for each in task_runs):
+            awaited = tasks if tasks is not None else len(found["tasks"]) if wanted == "COMPLETED" else 0
+            if len(task_runs) < awaited or any(each["state_type"] in {"PENDING", "RUNNING"} for each in task_runs):
                 return None
             return {**flow_run, "task_runs": task_runs}
 
@@ -86,7 +91,8 @@ class Trial:
 
 @contextmanager
 def trial(folder: Path, *, but: tuple[str, ...] = ()) -> Iterator[Trial]:
-    with started(projects=PROJECTS, but=("worker-trial-trial", *but)) as system:
+    environ = {"TRIAL_CALLS": str(folder / "calls")}
+    with started(projects=PROJECTS, environ=environ, but=("worker-trial-trial", *but)) as system:
         yield Trial(system, folder / "ledger")
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from shepherd.worker import Worker
 
 sys.path.insert(0, os.environ["TRIAL_TRANSFORMATIONS"])
@@ -44,6 +46,18 @@ def fails(context: dict[str, Any]) -> None:
     raise LookupError(f"no {context['wanted']} here")
 
 
+def tell_failure(context: dict[str, Any]) -> None:
+    raise LookupError("told to the publisher")
+
+
+def frame(context: dict[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame({"a": [1, 2], "b": [10, 20]})
+
+
+def columns_of(context: dict[str, Any], data: pl.DataFrame) -> dict[str, list[int]]:
+    return data.to_dict(as_series=False)
+
+
 for task in (
     transformations.skip_column,
     transformations.rename_column,
@@ -53,6 +67,9 @@ for task in (
     nap,
     echo,
     fails,
+    tell_failure,
+    frame,
+    columns_of,
 ):
     worker.add_task(noted(task))
 
