@@ -461,3 +461,74 @@ def test_a_delivery_in_hand_can_be_acked_after_its_intake_was_closed(
     left = broker.subscribe(queues[0], prefetch=9)
     assert bodies(take(left, 1)) == ["2"]
     assert left.take(at_most=9, wait_s=SOON_S) == []
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_paused_intake_gets_nothing_until_it_takes_again(
+    client: Callable[[], Broker], broker: Broker, number: int
+) -> None:
+    queues = [declared(broker, new_name()) for _ in range(number)]
+    send(broker, queues[0], "long", "next")
+    intake = client().intake(queues)
+    long = intake.take(wait_s=PATIENCE_S)
+    assert long is not None
+
+    intake.pause()
+    intake.ack(long)
+    [crossed] = take(subscription := broker.subscribe(queues[0], prefetch=1), 1)
+    subscription.ack([crossed])
+    subscription.close()
+    send(broker, queues[-1], "later")
+
+    assert crossed.body == b"next"
+    assert not crossed.is_redelivered
+    later = intake.take(wait_s=PATIENCE_S)
+    assert later is not None
+    assert later.body == b"later"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_idle_intake_can_be_paused(client: Callable[[], Broker], broker: Broker, number: int) -> None:
+    queues = [declared(broker, new_name()) for _ in range(number)]
+    intake = client().intake(queues)
+    assert intake.take(wait_s=SOON_S) is None
+
+    intake.pause()
+    intake.pause()
+    send(broker, queues[0], "1")
+
+    [elsewhere] = take(subscription := broker.subscribe(queues[0], prefetch=1), 1)
+    assert not elsewhere.is_redelivered
+    subscription.close()
+    again = intake.take(wait_s=PATIENCE_S)
+    assert again is not None
+    assert again.body == b"1"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_intake_is_idle_while_its_queues_are_empty_and_it_takes(broker: Broker, number: int) -> None:
+    queues = [declared(broker, new_name()) for _ in range(number)]
+    intake = broker.intake(queues)
+
+    wait_until(lambda: intake.take(wait_s=0.05) or intake.idle_s > SOON_S, timeout_s=PATIENCE_S, what="idleness")
+    send(broker, queues[0], "1")
+    delivery = intake.take(wait_s=PATIENCE_S)
+    assert delivery is not None
+    while_busy = intake.idle_s
+    intake.ack(delivery)
+    wait_until(lambda: intake.take(wait_s=0.05) or intake.idle_s > 0, timeout_s=PATIENCE_S, what="idleness")
+    intake.pause()
+
+    assert while_busy == 0
+    assert intake.idle_s == 0
+
+
+def test_who_listens_can_tell_that_it_was_established(broker: Broker) -> None:
+    broker.declare(exchanges=EXCHANGES)
+    listener = broker.listen(CONTROL_EXCHANGE, binding_keys=["worker.all"])
+
+    wait_until(lambda: listener.generation, timeout_s=PATIENCE_S, what="the listener hears")
+
+    assert listener.generation == 1
+    broker.close()
+    assert listener.generation is None

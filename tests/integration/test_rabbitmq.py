@@ -216,6 +216,40 @@ def test_a_connection_that_was_reset_is_replaced(proxy: Proxy, proxied: RabbitBr
     take_body(from_subscription(subscription), b"after")
 
 
+def test_who_listens_can_tell_that_something_may_have_been_missed(proxy: Proxy, proxied: RabbitBroker) -> None:
+    listener = proxied.listen(CONTROL_EXCHANGE, binding_keys=["worker.all"])
+    wait_until(lambda: listener.generation == 1, timeout_s=PATIENCE_S, what="the listener hears")
+
+    proxy.reset()
+
+    wait_until(lambda: listener.generation == 2, timeout_s=PATIENCE_S, what="the listener hears again")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_who_still_executes_what_a_broken_connection_brought_is_given_nothing(
+    proxy: Proxy, proxied: RabbitBroker, broker: RabbitBroker, number: int
+) -> None:
+    queue = new_queue(broker)
+    publish_until_confirmed(broker, queue, b"in hand")
+    intake = proxied.intake([queue, f"{queue}.none"][:number])
+    stale = take_body(lambda: list(filter(None, [intake.take(wait_s=1.0)])), b"in hand")
+
+    subscription = broker.subscribe(queue, prefetch=1)
+    proxy.reset()
+    again = take_body(from_subscription(subscription), b"in hand")
+    subscription.ack([again])
+    subscription.close()
+    wait_until(lambda: proxied.is_connected, timeout_s=PATIENCE_S, what="the connection")
+    publish_until_confirmed(broker, queue, b"next")
+    meanwhile = intake.take(wait_s=1.0)
+    intake.ack(stale)
+
+    assert meanwhile is None
+    after = take_body(lambda: list(filter(None, [intake.take(wait_s=1.0)])), b"next")
+    # A second slot's delivery that had to be given back would say so.
+    assert not after.is_redelivered
+
+
 def test_a_connection_where_nothing_echoes_is_noticed_and_replaced(proxy: Proxy, proxied: RabbitBroker) -> None:
     queue = new_queue(proxied)
     subscription = proxied.subscribe(queue, prefetch=1)

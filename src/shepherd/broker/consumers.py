@@ -1,18 +1,17 @@
-"""Standing consumers and intakes: what goes on over one connection after the other. Knows no protocol.
+"""Standing consumers: what goes on over one connection after the other. Knows no protocol.
 
 `close`, `take`, `ack` and `release` are for any thread; the coroutines, and all of `Link` and `Lane`, for the loop's.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final, Protocol
 
 from shepherd.broker.inbox import Inbox
 from shepherd.broker.port import Delivery
-from shepherd.errors import BrokerUnavailableError
 
 #: A consumer to which nothing came for this long is opened anew: RabbitMQ may lose one silently, as when its queue
 #: is deleted and declared again at once.
@@ -55,6 +54,9 @@ class Host(Protocol):
     def post(self, callback: Callable[..., None], *arguments: object) -> None:
         """Run a callback on the loop's thread, in the order of the posts."""
 
+    def call(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine on the loop's thread and wait for its end; raises `BrokerUnavailableError` after a minute."""
+
     def dismiss(self, standing: "Standing") -> None:
         """Cancel what serves it, and wait for that."""
 
@@ -79,7 +81,7 @@ class Received:
         return self.read_headers(self.properties)
 
 
-def _settle(deliveries: Sequence[Delivery], *, is_done: bool) -> None:
+def settle(deliveries: Sequence[Delivery], *, is_done: bool) -> None:
     # Settling twice is harmless here, while RabbitMQ closes a channel for an unknown tag.
     ours = [delivery for delivery in deliveries if isinstance(delivery, Received) and not delivery.is_settled]
     for lane, group in groupby(ours, key=lambda delivery: delivery.lane):
@@ -89,12 +91,12 @@ def _settle(deliveries: Sequence[Delivery], *, is_done: bool) -> None:
         delivery.is_settled = True
 
 
-def _ack(deliveries: Sequence[Delivery]) -> None:
-    _settle(deliveries, is_done=True)
+def ack(deliveries: Sequence[Delivery]) -> None:
+    settle(deliveries, is_done=True)
 
 
-def _requeue(deliveries: Sequence[Delivery]) -> None:
-    _settle(deliveries, is_done=False)
+def requeue(deliveries: Sequence[Delivery]) -> None:
+    settle(deliveries, is_done=False)
 
 
 class Standing:
@@ -109,40 +111,46 @@ class Standing:
         """Consume until the channel is gone, or nothing has come for so long that it may be."""
         raise NotImplementedError
 
-    async def _until_gone_or_idle(self, lane: Lane) -> None:
-        before = -1
-        while before != self._arrivals or self._is_holding():
-            before = self._arrivals
-            await _first(lane.gone, within_s=_IDLE_S)
-            if lane.gone.done():
-                return
-
-    def _is_holding(self) -> bool:
-        """Whether something is in hand that can only be settled on the channel that brought it."""
-        return False
-
     def _arrived(self, deliveries: Sequence[Received]) -> None:
         self._arrivals += 1
         if not self._inbox.put(deliveries):
-            _requeue(deliveries)
+            requeue(deliveries)
 
-    def _tell(self, settle: Callable[[Sequence[Delivery]], None], deliveries: Sequence[Delivery]) -> None:
-        self._host.post(settle, deliveries)
+    def _tell(self, how: Callable[[Sequence[Delivery]], None], deliveries: Sequence[Delivery]) -> None:
+        self._host.post(how, deliveries)
 
     def close(self) -> None:
-        self._tell(_requeue, self._inbox.close())
+        self._tell(requeue, self._inbox.close())
         self._host.dismiss(self)
 
 
 class StandingSubscription(Standing):
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self._established = 0
+        self._is_established = False
+
+    @property
+    def generation(self) -> int | None:
+        return self._established if self._is_established else None
+
+    def _begin(self) -> None:
+        self._established += 1
+        self._is_established = True
+
+    def _end(self) -> None:
+        # In this order: who reads the number before it takes gets nothing older than that.
+        self._is_established = False
+        self._inbox.drain()
+
     def take(self, *, at_most: int, wait_s: float) -> list[Delivery]:
         return self._inbox.take(at_most=at_most, wait_s=wait_s)
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        self._tell(_ack, deliveries)
+        self._tell(ack, deliveries)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        self._tell(_requeue, deliveries)
+        self._tell(requeue, deliveries)
 
 
 class QueueSubscription(StandingSubscription):
@@ -158,20 +166,26 @@ class QueueSubscription(StandingSubscription):
         while self._unsettled and self._unsettled[0].is_settled:
             self._unsettled.popleft()
 
-    def _is_holding(self) -> bool:
-        return any(not delivery.is_settled for delivery in self._unsettled)
-
     async def serve(self, link: Link) -> None:
         await asyncio.shield(link.presence(self._queue))
         lane = await link.lane(prefetch=self._prefetch)
         try:
             await lane.consume(self._queue, self._arrived)
+            self._begin()
             await self._until_gone_or_idle(lane)
         finally:
             link.forget(self._queue)
-            self._inbox.drain()
+            self._end()
             self._unsettled.clear()
             await lane.close()
+
+    async def _until_gone_or_idle(self, lane: Lane) -> None:
+        before = -1
+        while before != self._arrivals or any(not delivery.is_settled for delivery in self._unsettled):
+            before = self._arrivals
+            await first(lane.gone, within_s=_IDLE_S)
+            if lane.gone.done():
+                return
 
 
 class Listener(StandingSubscription):
@@ -184,140 +198,13 @@ class Listener(StandingSubscription):
         lane = await link.lane(prefetch=_LISTEN_PREFETCH)
         try:
             await lane.listen(self._exchange, self._binding_keys, self._arrived)
-            await _first(lane.gone)
+            self._begin()
+            await first(lane.gone)
         finally:
-            self._inbox.drain()
+            self._end()
             await lane.close()
 
 
-class StandingIntake(Standing):
-    def __init__(self, host: Host) -> None:
-        super().__init__(host)
-        self._held: Received | None = None
-
-    def take(self, *, wait_s: float) -> Delivery | None:
-        return next(iter(self._inbox.take(at_most=1, wait_s=wait_s)), None)
-
-    def ack(self, delivery: Delivery) -> None:
-        self._tell(_ack, [delivery])
-
-    def release(self, delivery: Delivery) -> None:
-        self._tell(_requeue, [delivery])
-
-    def _arrived(self, deliveries: Sequence[Received]) -> None:
-        self._held = deliveries[-1]
-        super()._arrived(deliveries)
-
-    def _is_holding(self) -> bool:
-        return self._held is not None and not self._held.is_settled
-
-    async def _leave(self, lane: Lane) -> None:
-        _requeue(self._inbox.drain())
-        if not self._is_holding() or lane.gone.done():
-            await lane.close()
-        else:
-            # What is in hand can only be acked on the channel that brought it.
-            await lane.cancel_consumers()
-
-
-class SingleIntake(StandingIntake):
-    """One queue: a consumer with prefetch 1 that stands."""
-
-    def __init__(self, host: Host, queue: str) -> None:
-        super().__init__(host)
-        self._queue = queue
-
-    async def serve(self, link: Link) -> None:
-        await asyncio.shield(link.presence(self._queue))
-        lane = await link.lane(prefetch=1)
-        try:
-            await lane.consume(self._queue, self._arrived)
-            await self._until_gone_or_idle(lane)
-        finally:
-            link.forget(self._queue)
-            await self._leave(lane)
-
-
-class RotatingIntake(StandingIntake):
-    """Several queues. Prefetch counts per consumer, so standing consumers would be given one delivery each.
-
-    So a free slot asks its queues in turn with `basic.get`; only when all are empty does it open a consumer for each,
-    keep the first delivery, cancel them all and hand back what crossed.
-    """
-
-    def __init__(self, host: Host, queues: Sequence[str]) -> None:
-        super().__init__(host)
-        #: The one whose turn it is first.
-        self._queues = deque(queues)
-        self._is_wanted = False
-        self._changed = asyncio.Event()
-
-    def take(self, *, wait_s: float) -> Delivery | None:
-        self._host.post(self._want)
-        return super().take(wait_s=wait_s)
-
-    def _want(self) -> None:
-        # What is held and unsettled is what this `take` gets: it arrived just before.
-        if not self._is_holding():
-            self._is_wanted = True
-            self._changed.set()
-
-    async def serve(self, link: Link) -> None:
-        lane = await link.lane(prefetch=1)
-        lane.gone.add_done_callback(lambda _: self._changed.set())
-        self._held = None
-        try:
-            while not lane.gone.done():
-                if self._is_wanted:
-                    self._arrived([await self._fetch(link, lane)])
-                    self._is_wanted = False
-                await self._changed.wait()
-                self._changed.clear()
-        finally:
-            for queue in self._queues:
-                link.forget(queue)
-            untaken = self._inbox.drain()
-            _requeue(untaken)
-            self._is_wanted = self._is_wanted or bool(untaken)
-            await self._leave(lane)
-
-    async def _fetch(self, link: Link, lane: Lane) -> Received:
-        while True:
-            present = [queue for queue in self._queues if link.presence(queue).done()]
-            for queue in present:
-                if (delivery := await lane.get(queue)) is not None:
-                    return self._turn(delivery)
-            if (delivery := await self._await_any(link, lane, present)) is not None:
-                return self._turn(delivery)
-
-    def _turn(self, delivery: Received) -> Received:
-        self._queues.rotate(-1 - self._queues.index(delivery.queue))
-        return delivery
-
-    async def _await_any(self, link: Link, lane: Lane, present: Sequence[str]) -> Received | None:
-        """Return what comes first to one of these queues, or None when they should be looked at again."""
-        arrived: list[Received] = []
-        has_arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def keep(deliveries: Sequence[Received]) -> None:
-            arrived.extend(deliveries)
-            if not has_arrived.done():
-                has_arrived.set_result(None)
-
-        missing = [link.presence(queue) for queue in self._queues if queue not in present]
-        try:
-            for queue in present:
-                if not arrived:
-                    await lane.consume(queue, keep)
-            await _first(lane.gone, has_arrived, *missing, within_s=_IDLE_S)
-        finally:
-            await lane.cancel_consumers()
-            _requeue(arrived[1:])
-        if lane.gone.done():
-            raise BrokerUnavailableError("the channel was closed")
-        return arrived[0] if arrived else None
-
-
-async def _first(*futures: asyncio.Future[None], within_s: float | None = None) -> None:
+async def first(*futures: asyncio.Future[None], within_s: float | None = None) -> None:
     """Wait for any of these, and leave them as they are, also when cancelled."""
     await asyncio.wait(futures, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)

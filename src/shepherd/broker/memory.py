@@ -4,6 +4,7 @@ Several `MemoryBroker`s on one `MemoryServer` are as many clients of one broker:
 RabbitMQ it hands a message out when somebody takes it, not before.
 """
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -153,6 +154,11 @@ _ConsumerT = TypeVar("_ConsumerT", bound=_Consumer)
 
 
 class _Subscription(_Consumer):
+    @property
+    def generation(self) -> int | None:
+        with self._server.changed:
+            return self._server.starts if self._broker.is_connected and not self._is_closed else None
+
     def take(self, *, at_most: int, wait_s: float) -> list[Delivery]:
         return self._take(at_most=at_most, wait_s=wait_s)
 
@@ -178,8 +184,25 @@ class _Listener(_Subscription):
 
 
 class _Intake(_Consumer):
+    #: By the monotonic clock, since when nothing was there to take.
+    _idle_since: float | None = None
+
+    @property
+    def idle_s(self) -> float:
+        since = self._idle_since
+        return time.monotonic() - since if since is not None and self._broker.is_connected else 0.0
+
     def take(self, *, wait_s: float) -> Delivery | None:
-        return next(iter(self._take(at_most=1, wait_s=wait_s)), None)
+        if self._idle_since is None and not self._in_hand:
+            self._idle_since = time.monotonic()
+        delivery = next(iter(self._take(at_most=1, wait_s=wait_s)), None)
+        if delivery is not None:
+            self._idle_since = None
+        return delivery
+
+    def pause(self) -> None:
+        # Nothing comes unasked here.
+        self._idle_since = None
 
     def ack(self, delivery: Delivery) -> None:
         self._settle([delivery], is_done=True)

@@ -80,6 +80,8 @@ class MemoryServer:
         #: Guards everything here and in the clients; notified of every change.
         self.changed = threading.Condition()
         self.is_up = True
+        #: How often it has come up.
+        self.starts = 1
         self.queues: dict[str, _Queue] = {}
         self._exchanges: dict[str, str] = {}
         self._bindings: set[tuple[str, str, str]] = set()
@@ -111,6 +113,7 @@ class MemoryServer:
     def come_back(self) -> None:
         with self.changed:
             self.is_up = True
+            self.starts += 1
             self.changed.notify_all()
 
     def join(self, on_break: Callable[[], None]) -> None:

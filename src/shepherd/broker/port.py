@@ -65,6 +65,14 @@ class Delivery(Protocol):
 class Subscription(Protocol):
     """A standing consumer of one queue. Re-established by itself after a broken connection, until it is closed."""
 
+    @property
+    def generation(self) -> int | None:
+        """How often it has been established, counting from 1; None while it isn't.
+
+        What a `listen` would have heard while it wasn't established is lost: who can't bear that compares this number.
+        Read it before `take`: what is taken then is of this generation or of a later one.
+        """
+
     def take(self, *, at_most: int, wait_s: float) -> list[Delivery]:
         """Return what has arrived, at least one and at most `at_most`, or nothing after `wait_s` seconds."""
 
@@ -86,6 +94,19 @@ class Intake(Protocol):
 
         Only to be called when the last one was acked or released. Queues that don't exist yet are waited for.
         Several queues are taken from in turn, so that a full one doesn't starve the others.
+        """
+
+    @property
+    def idle_s(self) -> float:
+        """For how many seconds it has been waiting while none of its queues had anything; 0 if it isn't."""
+
+    def pause(self) -> None:
+        """Stop taking, until the next `take`; when this returns nothing more comes, and what crossed was handed back.
+
+        A delivery in hand stays there, to be acked or released as ever.
+
+        Raises:
+            BrokerUnavailableError: No answer in time. Call again.
         """
 
     def ack(self, delivery: Delivery) -> None: ...

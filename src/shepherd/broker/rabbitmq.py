@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import takewhile
@@ -32,8 +32,9 @@ from aiormq.exceptions import (
 from pamqp.header import ContentHeader
 from yarl import URL
 
-from shepherd.broker.consumers import Listener, QueueSubscription, RotatingIntake, SingleIntake, Standing
+from shepherd.broker.consumers import Listener, QueueSubscription, Standing
 from shepherd.broker.frames import Sieve
+from shepherd.broker.intakes import RotatingIntake, SingleIntake
 from shepherd.broker.lane import Lane
 from shepherd.broker.loop_thread import LoopThread
 from shepherd.broker.pacing import backoff, chunks
@@ -118,6 +119,9 @@ class RabbitBroker(Broker):
 
     def post(self, callback: Callable[..., None], *arguments: object) -> None:
         self._thread.post(callback, *arguments)
+
+    def call(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._thread.call(_through(coroutine), timeout_s=_CALLS_S)
 
     def dismiss(self, standing: Standing) -> None:
         self._thread.cancel(standing, timeout_s=_CALL_S)
@@ -455,6 +459,11 @@ async def _translated() -> AsyncIterator[None]:
         raise BrokerUnavailableError("the connection was closed") from error
     except (AMQPError, OSError, TimeoutError, RuntimeError) as error:
         raise BrokerUnavailableError(str(error) or type(error).__name__) from error
+
+
+async def _through(coroutine: Coroutine[Any, Any, None]) -> None:
+    async with _translated():
+        await coroutine
 
 
 async def _answered(call: Awaitable[_T], *, within_s: float = _CALL_S) -> _T:
