@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from shepherd.broker import connect
-from shepherd.broker.port import Broker, Delivery, ExchangeSpec, Message, QueueSpec, Subscription
+from shepherd.broker.port import Broker, Delivery, ExchangeSpec, Message, Presence, QueueSpec, Subscription
 from shepherd.broker.topology import CONTROL_EXCHANGE, EXCHANGES, STANDING_QUEUES, task_queue_spec
 from shepherd.errors import BrokerUnavailableError, ConfigurationError, ProtocolError, QueueMissingError
 from tests.support.waiting import wait_until
@@ -329,6 +329,44 @@ def test_an_exchange_that_exists_with_another_kind_is_named(broker: Broker) -> N
 
     with pytest.raises(ConfigurationError, match=rf"{name}.*type"):
         broker.declare(exchanges=[ExchangeSpec(name=name, kind="fanout")])
+
+
+def test_comparing_tells_what_is_the_same_missing_and_different_and_creates_nothing(broker: Broker, queue: str) -> None:
+    there = task_queue_spec(queue.removeprefix("shepherd.task."))
+    missing = task_queue_spec(new_name())
+    other = QueueSpec(name=queue, arguments={**there.arguments, "x-delivery-limit": 3})
+    send(broker, queue, "waits")
+
+    compared = broker.compare(
+        exchanges=[
+            EXCHANGES[0],
+            ExchangeSpec(name=EXCHANGES[0].name, kind="topic"),
+            ExchangeSpec(name="x", kind="topic"),
+        ],
+        queues=[there, missing, other],
+    )
+    again = broker.compare(queues=[missing])
+
+    assert [one.presence for one in compared] == [
+        Presence.SAME,
+        Presence.DIFFERENT,
+        Presence.MISSING,
+        Presence.SAME,
+        Presence.MISSING,
+        Presence.DIFFERENT,
+    ]
+    assert "type" in compared[1].reason
+    assert "x-delivery-limit" in compared[5].reason
+    assert compared[3].messages == 1
+    assert again == [compared[4]]
+
+
+def test_a_broker_says_what_it_is(broker: Broker) -> None:
+    info = broker.server_info(timeout_s=PATIENCE_S)
+
+    assert info.product
+    assert info.version
+    assert info.cluster
 
 
 def test_who_listens_hears_what_its_keys_match(client: Callable[[], Broker], broker: Broker) -> None:

@@ -11,7 +11,17 @@ from itertools import count
 from typing import Final, TypeVar
 
 from shepherd.broker.memory_server import MemoryDelivery, MemoryServer
-from shepherd.broker.port import Broker, Delivery, ExchangeSpec, Intake, Message, QueueSpec, Subscription
+from shepherd.broker.port import (
+    Broker,
+    Comparison,
+    Delivery,
+    ExchangeSpec,
+    Intake,
+    Message,
+    QueueSpec,
+    ServerInfo,
+    Subscription,
+)
 from shepherd.errors import BrokerUnavailableError, ProtocolError, TransientError
 
 #: As the real adapter has it.
@@ -55,6 +65,18 @@ class MemoryBroker(Broker):
             for queue in queues:
                 self.server.declare_queue(queue)
             self.server.changed.notify_all()
+
+    def server_info(self, *, timeout_s: float) -> ServerInfo:
+        if not self.wait_connected(timeout_s=0 if self._is_closed else timeout_s):
+            raise BrokerUnavailableError("the broker did not answer in time")
+        return ServerInfo(product="memory", version="0", cluster="memory")
+
+    def compare(self, *, exchanges: Sequence[ExchangeSpec] = (), queues: Sequence[QueueSpec] = ()) -> list[Comparison]:
+        with self.server.changed:
+            if not self.is_connected:
+                raise BrokerUnavailableError("the broker did not answer in time")
+            compared = [self.server.compare_exchange(exchange) for exchange in exchanges]
+            return compared + [self.server.compare_queue(queue) for queue in queues]
 
     def publish(self, messages: Sequence[Message], *, timeout_s: float = 10.0) -> list[TransientError | None]:
         for message in messages:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
-from shepherd.broker.port import ExchangeSpec, Message, QueueSpec
+from shepherd.broker.port import Comparison, ExchangeSpec, Message, Presence, QueueSpec
 from shepherd.errors import (
     BrokerUnavailableError,
     ConfigurationError,
@@ -134,6 +134,24 @@ class MemoryServer:
             if exchange not in self._exchanges:
                 raise ConfigurationError(f"the broker refuses queue {spec.name!r}: no exchange {exchange!r}")
             self.bind(exchange, key, queue=spec.name)
+
+    def compare_exchange(self, spec: ExchangeSpec) -> Comparison:
+        if spec.name not in self._exchanges:
+            return Comparison(name=spec.name, presence=Presence.MISSING)
+        return self._compared(spec.name, lambda: self.declare_exchange(spec))
+
+    def compare_queue(self, spec: QueueSpec) -> Comparison:
+        if (queue := self.queues.get(spec.name)) is None:
+            return Comparison(name=spec.name, presence=Presence.MISSING)
+        unbound = replace(spec, bindings=())
+        return self._compared(spec.name, lambda: self.declare_queue(unbound), messages=len(queue.ready))
+
+    def _compared(self, name: str, declare: Callable[[], None], *, messages: int = 0) -> Comparison:
+        try:
+            declare()
+        except ConfigurationError as error:
+            return Comparison(name=name, presence=Presence.DIFFERENT, reason=str(error))
+        return Comparison(name=name, presence=Presence.SAME, messages=messages)
 
     def bind(self, exchange: str, key: str, *, queue: str) -> None:
         self._bindings.add((exchange, key, queue))

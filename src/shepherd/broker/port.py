@@ -6,6 +6,7 @@ adapter: what was delivered and not acked comes again, and an ack for a delivery
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from shepherd.errors import TransientError
@@ -45,6 +46,40 @@ class Message:
     #: False for what may vanish when nobody listens (control messages) or the queue is full.
     is_mandatory: bool = True
     is_persistent: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """What a broker tells everybody who logs in."""
+
+    product: str
+    version: str
+    #: The name that all nodes of a cluster share.
+    cluster: str
+
+
+class Presence(StrEnum):
+    """How what exists compares with what would be declared."""
+
+    SAME = "same"
+    MISSING = "missing"
+    #: It exists with another kind or other arguments: declaring it would be refused.
+    DIFFERENT = "different"
+    #: Whoever asks has no permission to declare it.
+    FORBIDDEN = "forbidden"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One exchange or queue, looked at without changing anything."""
+
+    name: str
+    presence: Presence
+    #: In the broker's words, where it is different or forbidden.
+    reason: str = ""
+    #: Of a queue that is there: messages that wait, and consumers.
+    messages: int = 0
+    consumers: int = 0
 
 
 class Delivery(Protocol):
@@ -130,6 +165,20 @@ class Broker(Protocol):
         Raises:
             ConfigurationError: Something exists with other arguments, or a permission is missing; the text names both.
             BrokerUnavailableError: No answer in time. Some may have been declared; call again.
+        """
+
+    def server_info(self, *, timeout_s: float) -> ServerInfo:
+        """Return what the broker at the other end is.
+
+        Raises:
+            BrokerUnavailableError: There was no connection in time; the text is the last reason why.
+        """
+
+    def compare(self, *, exchanges: Sequence[ExchangeSpec] = (), queues: Sequence[QueueSpec] = ()) -> list[Comparison]:
+        """Tell for each whether `declare` would take it, exchanges first. What is missing stays missing.
+
+        Raises:
+            BrokerUnavailableError: No answer in time.
         """
 
     def publish(self, messages: Sequence[Message], *, timeout_s: float = 10.0) -> list[TransientError | None]:

@@ -39,7 +39,17 @@ from shepherd.broker.lane import Lane
 from shepherd.broker.loop_thread import LoopThread
 from shepherd.broker.pacing import backoff, chunks
 from shepherd.broker.parcel import Parcel
-from shepherd.broker.port import Broker, ExchangeSpec, Intake, Message, QueueSpec, Subscription
+from shepherd.broker.port import (
+    Broker,
+    Comparison,
+    ExchangeSpec,
+    Intake,
+    Message,
+    Presence,
+    QueueSpec,
+    ServerInfo,
+    Subscription,
+)
 from shepherd.errors import (
     BrokerUnavailableError,
     ConfigurationError,
@@ -77,6 +87,8 @@ class RabbitBroker(Broker):
         self._linked = asyncio.Event()
         self._connected = threading.Event()
         self._publishing: set[asyncio.Task[None]] = set()
+        #: Why the last attempt to connect failed, or the last connection ended.
+        self._trouble = ""
         # aiormq reports each attempt as an error; we report each outage once.
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)
         self._thread = LoopThread(name=f"broker-{name}")
@@ -91,6 +103,15 @@ class RabbitBroker(Broker):
 
     def declare(self, *, exchanges: Sequence[ExchangeSpec] = (), queues: Sequence[QueueSpec] = ()) -> None:
         self._thread.call(self._declare(exchanges, queues), timeout_s=_CALLS_S)
+
+    def server_info(self, *, timeout_s: float) -> ServerInfo:
+        link = self._link if self.wait_connected(timeout_s=timeout_s) else None
+        if link is None:
+            raise BrokerUnavailableError(self._trouble or "the broker did not answer in time")
+        return link.info()
+
+    def compare(self, *, exchanges: Sequence[ExchangeSpec] = (), queues: Sequence[QueueSpec] = ()) -> list[Comparison]:
+        return self._thread.call(self._compare(exchanges, queues), timeout_s=_CALLS_S)
 
     def publish(self, messages: Sequence[Message], *, timeout_s: float = 10.0) -> list[TransientError | None]:
         for message in messages:
@@ -140,6 +161,7 @@ class RabbitBroker(Broker):
                 pauses, reported = backoff(*_BACKOFF_S), ""
                 await self._keep(link)
             except BrokerUnavailableError as error:
+                self._trouble = str(error)
                 if reported != (reported := str(error)):
                     logger.warning("broker.unreachable", extra={"reason": reported})
             except Exception:
@@ -151,7 +173,7 @@ class RabbitBroker(Broker):
         self._linked.set()
         self._connected.set()
         try:
-            reason = await link.broken()
+            self._trouble = reason = await link.broken()
             logger.warning("broker.lost", extra={"reason": reason})
         finally:
             self._linked.clear()
@@ -190,6 +212,14 @@ class RabbitBroker(Broker):
             finally:
                 await _Wire(channel, link).close()
 
+    async def _compare(self, exchanges: Sequence[ExchangeSpec], queues: Sequence[QueueSpec]) -> list[Comparison]:
+        async with _translated():
+            async with asyncio.timeout(_CALL_S):
+                link = await self._await_link()
+            calls = [(spec.name, partial(_compare_exchange, spec=spec)) for spec in exchanges]
+            calls += [(spec.name, partial(_compare_queue, spec=spec)) for spec in queues]
+            return [await link.compare(name, call) for name, call in calls]
+
     def _begin(self, parcels: Sequence[Parcel], timeout_s: float) -> None:
         if len(parcels) == 1 and self._link is not None and self._link.publish_now(parcels[0]):
             return
@@ -225,6 +255,26 @@ async def _declare_queue(channel: Channel, spec: QueueSpec) -> None:
             await _answered(channel.queue_bind(spec.name, exchange, key))
 
 
+# Passively first, which creates nothing; but only declaring for good compares kind and arguments.
+async def _compare_exchange(channel: Channel, *, spec: ExchangeSpec) -> tuple[int, int]:
+    await _answered(channel.exchange_declare(spec.name, passive=True))
+    await _answered(channel.exchange_declare(spec.name, exchange_type=spec.kind, durable=True))
+    return 0, 0
+
+
+async def _compare_queue(channel: Channel, *, spec: QueueSpec) -> tuple[int, int]:
+    found = await _answered(channel.queue_declare(spec.name, passive=True))
+    await _answered(channel.queue_declare(spec.name, durable=True, arguments=dict(spec.arguments)))
+    return found.message_count or 0, found.consumer_count or 0
+
+
+_PRESENCES: Final[dict[type[AMQPError], Presence]] = {
+    ChannelNotFoundEntity: Presence.MISSING,
+    ChannelPreconditionFailed: Presence.DIFFERENT,
+    ChannelAccessRefused: Presence.FORBIDDEN,
+}
+
+
 @contextmanager
 def _refusals(subject: str) -> Iterator[None]:
     """Turn what trying again can't change into a `ConfigurationError`; RabbitMQ's own text names the argument."""
@@ -255,6 +305,25 @@ class _Link:
             transport.cut()
             raise
         return cls(connection, transport)
+
+    def info(self) -> ServerInfo:
+        told = self._connection.server_properties
+        return ServerInfo(
+            product=str(told.get("product", "")),
+            version=str(told.get("version", "")),
+            cluster=str(told.get("cluster_name", "")),
+        )
+
+    async def compare(self, name: str, call: Callable[[Channel], Awaitable[tuple[int, int]]]) -> Comparison:
+        # A channel of its own: every answer but the good one closes it.
+        channel = await self.channel()
+        try:
+            messages, consumers = await call(channel)
+        except tuple(_PRESENCES) as error:
+            return Comparison(name=name, presence=_PRESENCES[type(error)], reason=str(error))
+        finally:
+            await _Wire(channel, self).close()
+        return Comparison(name=name, presence=Presence.SAME, messages=messages, consumers=consumers)
 
     async def broken(self) -> str:
         """Return why, once the connection is no longer usable."""
