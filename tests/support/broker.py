@@ -1,6 +1,6 @@
 """RabbitMQ nodes of the tests' own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -14,7 +14,9 @@ _FOLDER = Path(__file__).parents[2] / ".shepherd" / "test"
 
 
 @contextmanager
-def broker_node_running() -> Iterator[BrokerNode]:
+def broker_node_running(
+    *, config: Mapping[str, str] | None = None, plugins: Sequence[str] = ()
+) -> Iterator[BrokerNode]:
     """Give a fresh node that nobody else uses, and leave nothing of it running."""
     _FOLDER.mkdir(parents=True, exist_ok=True)
     node = BrokerNode(
@@ -22,6 +24,8 @@ def broker_node_running() -> Iterator[BrokerNode]:
         port=free_port(),
         dist_port=free_port(),
         epmd_port=free_port(),
+        config=config,
+        plugins=plugins,
     )
     node.start()
     try:

@@ -1,14 +1,20 @@
 """A RabbitMQ node of one's own: for `make run` beside the system's, and for the tests."""
 
+import base64
+import hashlib
+import json
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from shepherd.broker.policies import RECOMMENDED
 from shepherd.errors import BrokerUnavailableError, ConfigurationError
 
 #: Debian's wrappers in /usr/sbin change to the user `rabbitmq` and refuse all others but root; these don't.
@@ -19,17 +25,14 @@ _START_S: Final = 90.0
 _STOP_S: Final = 20.0
 _POLL_S: Final = 0.1
 
-_CONFIG: Final = """\
-listeners.tcp.1 = 127.0.0.1:{port}
-default_user = guest
-default_pass = guest
-loopback_users.guest = true
-disk_free_limit.absolute = 50MB
-vm_memory_high_watermark.absolute = 1GB
-consumer_timeout = 10800000
-log.console = false
-log.file.level = warning
-"""
+_CONFIG: Final = {
+    "loopback_users.guest": "true",
+    "disk_free_limit.absolute": "50MB",
+    "vm_memory_high_watermark.absolute": "1GB",
+    "consumer_timeout": "10800000",
+    "log.console": "false",
+    "log.file.level": "warning",
+}
 
 _ADVANCED: Final = "[{kernel, [{inet_dist_use_interface, {127,0,0,1}}]}, {ra, [{wal_max_size_bytes, 16777216}]}].\n"
 
@@ -41,8 +44,26 @@ class BrokerNode:
     started is gone after `stop` or `kill`, its epmd included; the data stays.
     """
 
-    def __init__(self, folder: Path, *, port: int, dist_port: int, epmd_port: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int,
+        dist_port: int,
+        epmd_port: int,
+        config: Mapping[str, str] | None = None,
+        plugins: Sequence[str] = (),
+        has_own_epmd: bool = True,
+    ) -> None:
+        """Start nothing yet.
+
+        `config` adds to the lines of `rabbitmq.conf` and replaces those of the same name. Without an epmd of its own,
+        the node registers with one that runs on `epmd_port` already, as the nodes of a cluster have to.
+        """
+        self._plugins = tuple(plugins)
         self._folder = folder.absolute()
+        self._config = {**_CONFIG, **(config or {})}
+        self._has_own_epmd = has_own_epmd
         self._port = port
         self._dist_port = dist_port
         self._epmd_port = epmd_port
@@ -56,6 +77,11 @@ class BrokerNode:
     @property
     def name(self) -> str:
         return f"shepherd-{self._port}@localhost"
+
+    @property
+    def ctl_file(self) -> Path:
+        """A script that is `rabbitmqctl` for this node, for people and for `manage.py doctor`."""
+        return self._folder / "rabbitmqctl"
 
     def environment(self) -> dict[str, str]:
         """Return the whole environment for `command` and `epmd_command`."""
@@ -98,11 +124,29 @@ class BrokerNode:
             raise ConfigurationError(f"RabbitMQ is not installed: there is no {_SCRIPTS}")
         for folder in (self._folder, self._folder / "data", self._folder / "log"):
             folder.mkdir(parents=True, exist_ok=True)
-        self._folder.joinpath("rabbitmq.conf").write_text(_CONFIG.format(port=self._port))
+        self._folder.joinpath("definitions.json").write_text(json.dumps(_definitions(), indent=2))
+        self._folder.joinpath("rabbitmq.conf").write_text(self._config_text())
         self._folder.joinpath("advanced.config").write_text(_ADVANCED)
-        self._folder.joinpath("enabled_plugins").write_text("[].\n")
+        self._folder.joinpath("enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
         self._folder.joinpath("inetrc").write_text('{file, hosts, "/etc/hosts"}.\n{lookup, [file]}.\n')
+        self._write_ctl_file()
         self._write_cookie()
+
+    def _config_text(self) -> str:
+        own = {
+            "listeners.tcp.1": f"127.0.0.1:{self._port}",
+            "load_definitions": str(self._folder / "definitions.json"),
+        }
+        return "".join(f"{name} = {value}\n" for name, value in {**own, **self._config}.items())
+
+    def _write_ctl_file(self) -> None:
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in self._ctl_environment().items()]
+        lines = ["#!/bin/sh", "# rabbitmqctl for this node.", *exports, f'exec {_SCRIPTS / "rabbitmqctl"} "$@"']
+        self.ctl_file.write_text("\n".join(lines) + "\n")
+        self.ctl_file.chmod(0o700)
+
+    def _ctl_environment(self) -> dict[str, str]:
+        return self.environment() | {"RABBITMQ_CTL_ERL_ARGS": "+S 1:1 +sbwt none -start_epmd false"}
 
     def _write_cookie(self) -> None:
         cookie = self._folder / ".erlang.cookie"
@@ -120,8 +164,9 @@ class BrokerNode:
         """
         self.prepare()
         with self._folder.joinpath("log", "console.log").open("ab") as console:
-            self._epmd = self._spawn(self.epmd_command(), console.fileno())
-            self._await_port(self._epmd_port, self._epmd)
+            if self._has_own_epmd:
+                self._epmd = self._spawn(self.epmd_command(), console.fileno())
+                self._await_port(self._epmd_port, self._epmd)
             self._server = self._spawn(self.command(), console.fileno())
         try:
             self._await_amqp(self._server)
@@ -176,12 +221,38 @@ class BrokerNode:
         """
         return subprocess.run(  # noqa: S603  # our own command
             [str(_SCRIPTS / "rabbitmqctl"), "--quiet", *arguments],
-            env=self.environment() | {"RABBITMQ_CTL_ERL_ARGS": "+S 1:1 +sbwt none -start_epmd false"},
+            env=self._ctl_environment(),
             check=True,
             capture_output=True,
             text=True,
             timeout=timeout_s,
         ).stdout
+
+
+def _definitions() -> dict[str, Any]:
+    """Return what the node has from its first start on. RabbitMQ makes nothing by itself where this is given."""
+    return {
+        "vhosts": [{"name": "/"}],
+        "users": [{"name": "guest", "password_hash": _password_hash("guest"), "tags": "administrator", "limits": {}}],
+        "permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
+        "policies": [
+            {
+                "vhost": "/",
+                "name": policy.name,
+                "pattern": policy.pattern,
+                "apply-to": "queues",
+                "definition": dict(policy.definition),
+                "priority": 0,
+            }
+            for policy in RECOMMENDED
+        ],
+    }
+
+
+def _password_hash(password: str) -> str:
+    # As RabbitMQ salts; a fixed salt, since everybody knows this password.
+    salt = b"salt"
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
 def _answers(port: int, greeting: bytes) -> bool:

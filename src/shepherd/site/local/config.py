@@ -1,5 +1,6 @@
 """What `make run` is told from outside, and what follows from it."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,8 @@ class LocalConfig:
             "SHEPHERD_SECRET_KEY": secret_key,
             "SHEPHERD_PREFECT": "on" if self.is_prefect_on else "off",
         }
+        if self.has_own_broker:
+            settings["SHEPHERD_BROKER_CTL"] = shlex.quote(str(self.home / "rabbitmq" / "rabbitmqctl"))
         if self.is_prefect_on:
             settings["PREFECT_API_URL"] = self.prefect_api_url or f"http://{HOST}:{self.prefect_port}/api"
             settings["PREFECT_HOME"] = str(self.home / "prefect")
