@@ -15,12 +15,17 @@ class ServerConfig:
     """What the web process and the Task Publisher are told from outside."""
 
     broker_url: str
+    #: What runs `rabbitmqctl` for that broker, as in `sudo rabbitmqctl`; "off" for not at all, empty to find out.
+    broker_ctl: str
+    #: `http://user:password@host:15672`; empty where the management API isn't to be asked.
+    broker_management_url: str
     database_url: str
     store_url: str
     projects_folder: Path
     is_prefect_on: bool
     #: How many flows may keep Prefect busy at once; 0 lets the database behind Prefect decide (4 on SQLite, 16 else).
     prefect_slots: int
+    prefect_api_url: str
     prefect_ui_url: str
     #: `host` or `host:port` that `data_url` may reach although private.
     data_url_allow: tuple[str, ...]
@@ -45,11 +50,14 @@ class ServerConfig:
         beat_s = _number(environ, "SHEPHERD_BEAT_S", 10.0)
         return cls(
             broker_url=environ.get("SHEPHERD_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/"),
+            broker_ctl=environ.get("SHEPHERD_BROKER_CTL", ""),
+            broker_management_url=_web_url(environ, "SHEPHERD_BROKER_MANAGEMENT_URL"),
             database_url=environ.get("SHEPHERD_DATABASE_URL", f"sqlite:///{data / 'shepherd.sqlite3'}"),
             store_url=environ.get("SHEPHERD_STORE", (data / "store").as_uri()),
             projects_folder=Path(environ.get("SHEPHERD_PROJECTS", folder / "projects")),
             is_prefect_on=_switch(environ, "SHEPHERD_PREFECT", default=True),
             prefect_slots=int(_number(environ, "SHEPHERD_PREFECT_SLOTS", 0)),
+            prefect_api_url=environ.get("PREFECT_API_URL", "") or "http://127.0.0.1:4200/api",
             prefect_ui_url=environ.get("SHEPHERD_PREFECT_UI_URL", "") or _prefect_page(environ),
             data_url_allow=_names(environ.get("SHEPHERD_DATA_URL_ALLOW", "")),
             sweep=timedelta(seconds=_number(environ, "SHEPHERD_SWEEP_S", 1.0)),
@@ -94,6 +102,13 @@ def database_settings(url: str) -> dict[str, Any]:
 
 def _prefect_page(environ: Mapping[str, str]) -> str:
     return environ.get("PREFECT_API_URL", "").removesuffix("/").removesuffix("/api")
+
+
+def _web_url(environ: Mapping[str, str], name: str) -> str:
+    url = environ.get(name, "")
+    if url and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname):
+        raise ConfigurationError(f"{name}: must be http://user:password@host:port or https://…")
+    return url
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""One small function for each thing that can be wrong: from the situation to what is found."""
