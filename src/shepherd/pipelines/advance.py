@@ -57,10 +57,11 @@ def open_tasks(tasks: Sequence[tuple[Mapping[str, Any], Value]], moved: Moved, *
 def end_runs(numbers: Sequence[int], status: RunStatus, *, now: datetime) -> None:
     if not numbers:
         return
+    places = sql.padded(numbers)
     sql.execute(
         f"""UPDATE pipelines_run SET status = %s, finished_at = %s
-            WHERE number IN {sql.places(numbers)} AND status = 'running'""",
-        [status.value, sql.time(now), *numbers],
+            WHERE number IN {sql.places(places)} AND status = 'running'""",
+        [status.value, sql.time(now), *places],
     )
     write_changes(run_changes(numbers, RunStatus.RUNNING, status), at=now)
 

@@ -87,7 +87,7 @@ def open_attempts(tasks: Sequence[NextTask], *, now: datetime, by: str) -> list[
         ],
     )
     numbers = [task.row["task_number"] for task in tasks]
-    for chunk in sql.chunks(numbers):
+    for chunk in map(sql.padded, sql.chunks(numbers)):
         sql.execute(
             f"""UPDATE pipelines_task SET status = %s, attempt_no = attempt_no + 1, published_at = %s
                 WHERE number IN {sql.places(chunk)}""",

@@ -51,6 +51,7 @@ def record(replies: Sequence[Reply], *, now: datetime) -> Moved:
 def _attempts(tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
     if not tokens:
         return {}
+    tokens = sql.padded(tokens)
     found = sql.rows(
         # By number, so that two Task Publishers lock in the same order.
         f"{ATTEMPTS} WHERE a.token IN {sql.places(tokens)} ORDER BY a.number {sql.for_update(of='a, t, r')}",
@@ -114,7 +115,7 @@ def _advance(pairs: Sequence[tuple[Finished, dict[str, Any]]], moved: Moved, now
 
 
 def _following(results: Mapping[int, tuple[Mapping[str, Any], Value]]) -> list[dict[str, Any]]:
-    ended = [row["task_number"] for row, _ in results.values()]
+    ended = sql.padded([row["task_number"] for row, _ in results.values()])
     # By way of the ended task: for a pair of columns IN a list of pairs SQLite reads the whole table.
     return sql.rows(
         f"""{TASKS} JOIN pipelines_task ended ON ended.run_id = t.run_id AND ended.position = t.position - 1

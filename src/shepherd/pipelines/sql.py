@@ -1,11 +1,14 @@
 """A few words of SQL in which SQLite and PostgreSQL differ, and the plain way to run a statement."""
 
+import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
 
 from shepherd.wire import strict_json
 from shepherd.wire.value import Value, parse_value
@@ -17,38 +20,74 @@ _ROWS_AT_ONCE: Final = 1000
 
 
 def rows(statement: str, parameters: Iterable[Any] = ()) -> list[dict[str, Any]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, list(parameters))
+    with _executed(statement, list(parameters)) as cursor:
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def execute(statement: str, parameters: Iterable[Any] = ()) -> int:
     """Run a statement and return how many rows it changed."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement, list(parameters))
+    with _executed(statement, list(parameters)) as cursor:
         return int(cursor.rowcount)
 
 
 def execute_many(statement: str, parameters: Sequence[Sequence[Any]]) -> None:
     if parameters:
-        with connection.cursor() as cursor:
-            cursor.executemany(statement, parameters)
+        with _executed(statement, parameters, is_many=True):
+            return
 
 
 def insert(table: str, columns: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
-    """Insert many rows with one statement for each thousand."""
+    """Insert many rows."""
     one = f"({', '.join(['%s'] * len(columns))})"
+    into = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "
+    if _database().vendor == "sqlite":
+        # Always the same text, which SQLite has compiled already then.
+        execute_many(into + one, values)
+        return
     for chunk in chunks(values):
-        execute(
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([one] * len(chunk))}",
-            [part for row in chunk for part in row],
-        )
+        execute(into + ", ".join([one] * len(chunk)), [part for row in chunk for part in row])
+
+
+def _database() -> Any:
+    return connections[DEFAULT_DB_ALIAS]
+
+
+@contextmanager
+def _executed(statement: str, parameters: Sequence[Any], *, is_many: bool = False) -> Iterator[Any]:
+    """Run a statement past Django's cursors, which cost as much as the statement itself, unless somebody watches."""
+    database = _database()
+    is_watched = database.connection is None or database.queries_logged or database.execute_wrappers
+    with database.wrap_database_errors, closing(database.cursor() if is_watched else _bare(database)) as cursor:
+        if not is_watched and database.vendor == "sqlite":
+            statement = _as_sqlite(statement)
+        run = cursor.executemany if is_many else cursor.execute
+        run(statement, parameters)
+        yield cursor
+
+
+def _bare(database: Any) -> Any:
+    database.validate_no_broken_transaction()
+    # Django's own class for SQLite only turns `%s` into `?`, at each call anew.
+    return database.connection.cursor(*((sqlite3.Cursor,) if database.vendor == "sqlite" else ()))
+
+
+@lru_cache(maxsize=512)
+def _as_sqlite(statement: str) -> str:
+    return statement.replace("%s", "?")
 
 
 def places(values: Sequence[Any]) -> str:
     """Return the list of placeholders for `IN`, in parentheses."""
     return f"({', '.join(['%s'] * len(values))})"
+
+
+def padded(values: Sequence[_T]) -> Sequence[_T]:
+    """Return the values with the last one repeated up to a power of two: few lengths, so that texts are known.
+
+    For `IN` only.
+    """
+    return [*values, *[values[-1]] * ((1 << (len(values) - 1).bit_length()) - len(values))] if values else values
 
 
 def chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
@@ -57,13 +96,14 @@ def chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
 
 def for_update(*, of: str = "", skip_locked: bool = False) -> str:
     """Return the clause that locks the rows read. SQLite needs none: its transactions are IMMEDIATE."""
-    if connection.vendor != "postgresql":
+    if _database().vendor != "postgresql":
         return ""
     return f"FOR UPDATE{f' OF {of}' if of else ''}{' SKIP LOCKED' if skip_locked else ''}"
 
 
 def time(at: datetime) -> Any:
-    return connection.ops.adapt_datetimefield_value(at)
+    """Return what the database takes for an aware time."""
+    return at if _database().vendor == "postgresql" else str(at.astimezone(UTC).replace(tzinfo=None))
 
 
 def earlier(at: datetime, seconds: float) -> Any:
@@ -75,11 +115,13 @@ def as_uuid(found: Any) -> uuid.UUID:
 
 
 def from_uuid(value: uuid.UUID) -> Any:
-    return value if connection.features.has_native_uuid_field else value.hex
+    return value if _database().features.has_native_uuid_field else value.hex
 
 
 def text(value: str, limit: int) -> str:
     """Return a text that a column takes: cut at its length, without NUL, which PostgreSQL refuses."""
+    if value.isascii() and "\0" not in value:
+        return value[:limit]
     return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")[:limit]
 
 

@@ -10,7 +10,7 @@ from shepherd.pipelines.intents import Intent
 
 def confirm(tokens: Sequence[str], *, now: datetime) -> None:
     """Note that the broker has these; the sweep doesn't publish them again."""
-    for chunk in sql.chunks(tokens):
+    for chunk in map(sql.padded, sql.chunks(tokens)):
         sql.execute(
             f"""UPDATE pipelines_attempt SET confirmed_at = %s
                 WHERE confirmed_at IS NULL AND token IN {sql.places(chunk)}""",
