@@ -9,7 +9,6 @@ from shepherd.domain.status import RunStatus
 from shepherd.pipelines import sql
 from shepherd.pipelines.changes import Change, write_changes
 from shepherd.pipelines.intents import Intent, NextTask, open_attempts
-from shepherd.wire.value import Value
 
 #: Who stands behind a change that nobody asked for by name.
 PUBLISHER: Final = "task publisher"
@@ -47,10 +46,10 @@ class Moved:
     dropped: int = 0
 
 
-def open_tasks(tasks: Sequence[tuple[Mapping[str, Any], Value]], moved: Moved, *, now: datetime) -> None:
-    """Open an attempt for each task (a row of `TASKS`, and its input) that no publisher leads."""
+def open_tasks(tasks: Sequence[tuple[Mapping[str, Any], str]], moved: Moved, *, now: datetime) -> None:
+    """Open an attempt for each task (a row of `TASKS`, and the JSON text of its input) that no publisher leads."""
     moved.led_runs += [row["run_number"] for row, _ in tasks if row["is_led"]]
-    unled = [NextTask.of(row, context=row["context"], data=data) for row, data in tasks if not row["is_led"]]
+    unled = [NextTask(row, row["context"], data) for row, data in tasks if not row["is_led"]]
     moved.intents += open_attempts(unled, now=now, by=PUBLISHER)
 
 

@@ -13,7 +13,7 @@ from shepherd.pipelines import sql
 from shepherd.pipelines.changes import Change, write_changes
 from shepherd.wire import strict_json
 from shepherd.wire.envelope import TaskEnvelope
-from shepherd.wire.value import Value
+from shepherd.wire.value import parse_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Intent:
             pipeline_name=row["pipeline_name"],
             project=row["project"],
             context=strict_json.loads(row["context"]),
-            data=sql.value(row["data"]),
+            data=parse_value(strict_json.loads(row["data"]), path="data"),
             published_at=now,
         )
         return Message(routing_key=task_queue(self.name), body=envelope.to_bytes(), message_id=self.token, type="task")
@@ -56,10 +56,6 @@ class NextTask:
     #: JSON texts, as they are stored.
     context: str
     data: str
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any], *, context: str, data: Value) -> "NextTask":
-        return cls(row, context, strict_json.dumps(data.to_wire()))
 
 
 def open_attempts(tasks: Sequence[NextTask], *, now: datetime, by: str) -> list[Intent]:

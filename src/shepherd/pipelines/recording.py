@@ -19,7 +19,7 @@ from shepherd.pipelines.advance import ATTEMPTS, TASKS, Moved, end_runs, open_ta
 from shepherd.pipelines.changes import Change, write_changes
 from shepherd.wire import strict_json
 from shepherd.wire.envelope import Finished, Reply, Started, TaskError
-from shepherd.wire.value import Inline, Value
+from shepherd.wire.value import NOTHING
 
 
 def record(replies: Sequence[Reply], *, now: datetime) -> Moved:
@@ -74,6 +74,8 @@ def _record_started(pairs: Sequence[tuple[Started, dict[str, Any]]], now: dateti
 
 
 def _record_finished(pairs: Sequence[tuple[Finished, dict[str, Any]]], moved: Moved, now: datetime) -> None:
+    at = sql.time(now)
+    outcomes = [_outcome(reply) for reply, _ in pairs]
     sql.execute_many(
         f"""UPDATE pipelines_attempt SET status = %s, worker = %s, error = %s, log_lines = %s, finished_at = %s,
            confirmed_at = COALESCE(confirmed_at, %s), started_at = {_BEGUN} WHERE number = %s""",
@@ -81,8 +83,8 @@ def _record_finished(pairs: Sequence[tuple[Finished, dict[str, Any]]], moved: Mo
             (
                 *_ending(reply),
                 reply.log_lines,
-                sql.time(now),
-                sql.time(now),
+                at,
+                at,
                 *_begun(reply, now),
                 row["attempt_number"],
             )
@@ -92,17 +94,21 @@ def _record_finished(pairs: Sequence[tuple[Finished, dict[str, Any]]], moved: Mo
     sql.execute_many(
         f"""UPDATE pipelines_task SET status = %s, result = %s, error = %s, finished_at = %s,
            started_at = {_BEGUN} WHERE number = %s""",
-        [(*_outcome(reply), sql.time(now), *_begun(reply, now), row["task_number"]) for reply, row in pairs],
+        [
+            (*outcome, at, *_begun(reply, now), row["task_number"])
+            for outcome, (reply, row) in zip(outcomes, pairs, strict=True)
+        ],
     )
     write_changes([_ended_change(reply, row) for reply, row in pairs], at=now)
     moved.ended_tasks += [row["task_number"] for _, row in pairs]
-    _advance([(reply, row) for reply, row in pairs if reply.error is None], moved, now)
+    results = [result for _, result, _ in outcomes]
+    _advance([(row, result) for result, (_, row) in zip(results, pairs, strict=True) if result is not None], moved, now)
     end_runs([row["run_number"] for reply, row in pairs if reply.error is not None], RunStatus.FAILED, now=now)
 
 
-def _advance(pairs: Sequence[tuple[Finished, dict[str, Any]]], moved: Moved, now: datetime) -> None:
+def _advance(pairs: Sequence[tuple[dict[str, Any], str]], moved: Moved, now: datetime) -> None:
     """Open what follows each success, or end its run."""
-    results = {row["run_number"]: (row, reply.result or Inline(None)) for reply, row in pairs}
+    results = {row["run_number"]: (row, result) for row, result in pairs}
     if not results:
         return
     following = {row["run_number"]: row for row in _following(results)}
@@ -114,7 +120,7 @@ def _advance(pairs: Sequence[tuple[Finished, dict[str, Any]]], moved: Moved, now
     open_tasks(unled, moved, now=now)
 
 
-def _following(results: Mapping[int, tuple[Mapping[str, Any], Value]]) -> list[dict[str, Any]]:
+def _following(results: Mapping[int, tuple[Mapping[str, Any], str]]) -> list[dict[str, Any]]:
     ended = sql.padded([row["task_number"] for row, _ in results.values()])
     # By way of the ended task: for a pair of columns IN a list of pairs SQLite reads the whole table.
     return sql.rows(
@@ -139,7 +145,7 @@ def _ending(reply: Finished) -> tuple[str, str, str | None]:
 def _outcome(reply: Finished) -> tuple[str, str | None, str | None]:
     if reply.error is not None:
         return TaskStatus.FAILED.value, None, _error_document(reply.error)
-    return TaskStatus.SUCCEEDED.value, strict_json.dumps((reply.result or Inline(None)).to_wire()), None
+    return TaskStatus.SUCCEEDED.value, sql.document(reply.result or NOTHING), None
 
 
 #: Not later than the worker's own measure says: a `started` may have waited in the queue beside its `finished`.

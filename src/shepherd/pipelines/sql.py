@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from shepherd.wire import strict_json
-from shepherd.wire.value import Value, parse_value
+from shepherd.wire.value import Value
 
 _T = TypeVar("_T")
 
@@ -125,5 +125,6 @@ def text(value: str, limit: int) -> str:
     return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")[:limit]
 
 
-def value(document: str) -> Value:
-    return parse_value(strict_json.loads(document), path="data")
+def document(value: Value) -> str:
+    """Return the JSON text under which a value is stored, and sent."""
+    return strict_json.dumps(value.to_wire())

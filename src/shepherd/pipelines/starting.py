@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from django.db import transaction
 
@@ -13,7 +13,9 @@ from shepherd.pipelines.changes import Change, write_changes
 from shepherd.pipelines.intents import Intent, NextTask, open_attempts
 from shepherd.wire import strict_json
 from shepherd.wire.envelope import TaskError
-from shepherd.wire.value import Inline, Value
+from shepherd.wire.value import NOTHING, Value
+
+_NOTHING: Final = sql.document(NOTHING)
 
 #: Returns the names of a project's tasks that have a publisher of their own; None where only its flow can say so.
 Leads = Callable[[str], Collection[str] | None]
@@ -57,12 +59,12 @@ def _begin(
     )
     write_changes(run_changes(numbers, RunStatus.ACCEPTED, RunStatus.RUNNING), at=now)
     _mark_led(runs, led)
-    given = {run["number"]: sql.value(run["data"]) for run in runs if run["data"] is not None}
+    given = {run["number"]: run["data"] for run in runs if run["data"] is not None}
     to_fetch = {run["number"]: run["data_url"] for run in runs if run["data_url"] and run["number"] not in given}
     without = [number for number in numbers if number not in given and number not in to_fetch]
-    _fill_data(without, Inline(None))
+    _fill_data(without, _NOTHING)
     moved = Moved(started=len(runs), to_fetch=to_fetch)
-    _open_first({**given, **dict.fromkeys(without, Inline(None))}, moved, now)
+    _open_first({**given, **dict.fromkeys(without, _NOTHING)}, moved, now)
     return moved
 
 
@@ -74,8 +76,9 @@ def set_data(run_number: int, data: Value, *, now: datetime) -> Moved:
     """Give a run the input of its first task, and open that task's attempt. A second call changes nothing."""
     moved = Moved()
     with transaction.atomic():
-        if _fill_data([run_number], data):
-            _open_first({run_number: data}, moved, now)
+        document = sql.document(data)
+        if _fill_data([run_number], document):
+            _open_first({run_number: document}, moved, now)
     return moved
 
 
@@ -96,9 +99,9 @@ def open_attempt(
         task = _pending_task(task_number, epoch=epoch)
         if task is None:
             return None
-        own_data = data if data is not None else _input_of(task)
+        own_data = sql.document(data) if data is not None else _input_of(task)
         own_context = strict_json.dumps(context) if context is not None else task["context"]
-        return open_attempts([NextTask.of(task, context=own_context, data=own_data)], now=now, by=PUBLISHER)[0]
+        return open_attempts([NextTask(task, own_context, own_data)], now=now, by=PUBLISHER)[0]
 
 
 def fail(
@@ -156,16 +159,16 @@ def _mark_project_led(numbers: Sequence[int], names: Collection[str] | None) -> 
     sql.execute(statement, parameters)
 
 
-def _fill_data(numbers: Sequence[int], data: Value) -> int:
+def _fill_data(numbers: Sequence[int], document: str) -> int:
     if not numbers:
         return 0
     return sql.execute(
         f"UPDATE pipelines_run SET data = %s WHERE number IN {sql.places(numbers)} AND status = %s AND data IS NULL",
-        [strict_json.dumps(data.to_wire()), *numbers, RunStatus.RUNNING],
+        [document, *numbers, RunStatus.RUNNING],
     )
 
 
-def _open_first(data: Mapping[int, Value], moved: Moved, now: datetime) -> None:
+def _open_first(data: Mapping[int, str], moved: Moved, now: datetime) -> None:
     """Open the first task of each run in `data`, with its input."""
     if data:
         numbers = list(data)
@@ -184,7 +187,7 @@ def _pending_task(number: int, *, epoch: int | None) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
-def _input_of(task: Mapping[str, Any]) -> Value:
+def _input_of(task: Mapping[str, Any]) -> str:
     if task["position"] == 0:
         found = sql.rows("SELECT data AS value FROM pipelines_run WHERE number = %s", [task["run_number"]])
     else:
@@ -192,7 +195,7 @@ def _input_of(task: Mapping[str, Any]) -> Value:
             "SELECT result AS value FROM pipelines_task WHERE run_id = %s AND position = %s",
             [task["run_number"], task["position"] - 1],
         )
-    return sql.value(found[0]["value"])
+    return str(found[0]["value"])
 
 
 def _unended_task(run_number: int, task_number: int) -> dict[str, Any] | None:

@@ -14,6 +14,9 @@ MAX_DEPTH: Final = 100
 MAX_FAULTS: Final = 20
 
 
+_ENCODER: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
 class StrictJsonError(ValueError):
     """The text isn't JSON that every reader reads alike; `faults` says where."""
 
@@ -71,7 +74,7 @@ def dumps(value: Any) -> str:
         ValueError: A number in it is NaN or infinite, or it contains itself.
         TypeError: Something in it has no JSON form.
     """
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def join(path: str, key: str | int) -> str:
