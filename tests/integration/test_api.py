@@ -254,8 +254,8 @@ def test_the_token_of_an_attempt_never_leaves_the_server(api: Api, asha: User) -
 
 def test_projects_are_those_of_the_folder(api: Api) -> None:
     assert api.get("/projects").json() == [
-        {"name": "generic-transformations", "has_flow": False},
-        {"name": "ids-drr", "has_flow": True},
+        {"name": "generic-transformations", "has_flow": False, "paused": None, "faults": []},
+        {"name": "ids-drr", "has_flow": True, "paused": None, "faults": []},
     ]
 
 

@@ -188,6 +188,11 @@ def test_the_documentation_is_whole_and_loads_nothing_from_elsewhere(asha: User)
         "/api/v1/runs",
         "/api/v1/runs/{run_id}",
         "/api/v1/runs/{run_id}/logs",
+        "/api/v1/runs/{run_id}/cancel",
+        "/api/v1/runs/{run_id}/resume",
+        "/api/v1/runs/{run_id}/rerun",
+        "/api/v1/projects/{name}/pause",
+        "/api/v1/projects/{name}/unpause",
         "/api/v1/projects",
         "/api/v1/catalogue",
     }

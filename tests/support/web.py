@@ -119,6 +119,15 @@ class Api:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self._client.generic("POST", "/api/v1/runs", content, content_type=content_type, headers=headers)
 
+    def send(self, address: str, document: Any) -> Any:
+        """Post to any address of the server."""
+        return self._client.generic("POST", address, json.dumps(document).encode(), "application/json")
+
+    def act(self, path: str, body: bytes | Any = b"", **headers: str) -> Any:
+        """Post to an address that changes something, such as `/runs/7/cancel`."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self._client.generic("POST", f"/api/v1{path}", content, "application/json", headers=headers)
+
     def ask(self, method: str, path: str) -> Any:
         return self._client.generic(method, path)
 

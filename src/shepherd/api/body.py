@@ -29,6 +29,13 @@ def read_body(request: HttpRequest) -> Body:
         InvalidInputError: It isn't strict JSON.
         HttpError: 415 for a compressed body: nothing here inflates what a stranger sent.
     """
+    content = _read(request)
+    if not content:
+        raise InvalidInputError.at("", "is empty; a JSON document is wanted")
+    return Body(document=_parse(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def _read(request: HttpRequest) -> bytes:
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
         raise HttpError(415, f"the body must not be compressed, is {encoding[:50]!r}")
@@ -37,9 +44,13 @@ def read_body(request: HttpRequest) -> Body:
     content = request.read(BODY_LIMIT + 1)
     if len(content) > BODY_LIMIT:
         raise _too_large()
-    if not content:
-        raise InvalidInputError.at("", "is empty; a JSON document is wanted")
-    return Body(document=_parse(content), sha256=hashlib.sha256(content).hexdigest())
+    return content
+
+
+def read_optional_body(request: HttpRequest) -> Body:
+    """Return the request's JSON document as `read_body` does; an empty body is an empty object."""
+    content = _read(request)
+    return Body(document=_parse(content) if content else {}, sha256=hashlib.sha256(content).hexdigest())
 
 
 def _declared_length(request: HttpRequest) -> int:

@@ -1,7 +1,8 @@
-"""What the documentation says of the one body that the API reads by itself."""
+"""What the documentation says of the bodies that the API reads by itself."""
 
 from typing import Any, Final
 
+from shepherd.api.asked import REASON_LIMIT
 from shepherd.domain.pipeline import MAX_NAME_LENGTH, MAX_TASKS, MAX_URL_LENGTH
 from shepherd.names import TASK_NAME
 
@@ -13,6 +14,39 @@ _SAMPLE: Final = {
         {"name": "sentinel", "order_no": 1, "context": {"date_start": "2023-05-01", "date_end": "2023-06-01"}},
         {"name": "sentinel_upload_to_s3", "order_no": 2, "context": {}},
     ],
+}
+
+_OTHERWISE: Final = "Without it, what the task's author or its project says counts, else"
+_POLICY: Final = {
+    "retries": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 1000,
+        "description": f"How many attempts may follow a failed one. {_OTHERWISE} 0.",
+    },
+    "backoff": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 600,
+        "description": "Seconds: the longest first pause between two attempts; each next one may be twice as long, up "
+        f"to ten minutes. {_OTHERWISE} 5.",
+    },
+    "retry_on_lost": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 1000,
+        "description": f"How many attempts may follow one that was lost with its worker. {_OTHERWISE} 3.",
+    },
+    "wait_timeout": {
+        "type": ["number", "null"],
+        "minimum": 0.001,
+        "description": f"Seconds until a worker has begun it; null for no limit. {_OTHERWISE} null.",
+    },
+    "run_timeout": {
+        "type": ["number", "null"],
+        "minimum": 0.001,
+        "description": f"Seconds that one attempt may run; null for no limit. {_OTHERWISE} null.",
+    },
 }
 
 _TASK: Final = {
@@ -35,6 +69,7 @@ _TASK: Final = {
             "default": {},
             "description": "The task's parameters. Checked against the schema in the catalogue, stored as sent.",
         },
+        **_POLICY,
     },
 }
 
@@ -61,6 +96,35 @@ _PIPELINE: Final = {
     "example": _SAMPLE,
 }
 
-SUBMIT: Final[dict[str, Any]] = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": _PIPELINE}}},
+_CONTEXTS: Final = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "contexts": {
+            "type": "object",
+            "additionalProperties": {"type": "object"},
+            "default": {},
+            "description": "Whole contexts to go in place of the earlier ones, each under its task's name, or "
+            "under its `order_no` as text. Checked like those of a submitted pipeline.",
+        }
+    },
+    "example": {"contexts": {"sentinel": {"date_start": "2023-05-01", "date_end": "2023-06-01"}}},
 }
+
+_REASON: Final = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "reason": {"type": "string", "maxLength": REASON_LIMIT, "default": "", "description": "Shown to everybody."}
+    },
+    "example": {"reason": "the archive moves to another server"},
+}
+
+
+def _body(schema: dict[str, Any], *, is_required: bool) -> dict[str, Any]:
+    return {"requestBody": {"required": is_required, "content": {"application/json": {"schema": schema}}}}
+
+
+SUBMIT: Final = _body(_PIPELINE, is_required=True)
+CONTEXTS: Final = _body(_CONTEXTS, is_required=False)
+REASON: Final = _body(_REASON, is_required=False)

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from ninja import Field, Schema
 
+from shepherd.domain.policy import effective
 from shepherd.errors import Fault
-from shepherd.pipelines.models import Attempt, Run, Task
-from shepherd.pipelines.projects import Project
-from shepherd.pipelines.queries import CatalogueEntry, LogEntry, LogPage, RunDetail, RunPage, RunSummary
+from shepherd.pipelines.models import Attempt, Pause, Run, Task
+from shepherd.pipelines.queries import CatalogueEntry, LogEntry, LogPage, ProjectState, RunDetail, RunPage, RunSummary
 
 
 def duration_s(started_at: datetime | None, finished_at: datetime | None) -> float | None:
@@ -45,6 +45,9 @@ class AttemptOut(Schema):
     worker: str = Field(description="Who executes or executed it; empty until known.")
     context: Any = Field(description="The context that it was sent with.")
     published_at: datetime
+    claimed_at: datetime | None = Field(
+        description="When a worker took it over from RabbitMQ; from then on its heartbeats count."
+    )
     started_at: datetime | None
     finished_at: datetime | None
     duration_s: float | None
@@ -58,11 +61,22 @@ class AttemptOut(Schema):
             worker=attempt.worker,
             context=attempt.context,
             published_at=attempt.published_at,
+            claimed_at=attempt.claimed_at,
             started_at=attempt.started_at,
             finished_at=attempt.finished_at,
             duration_s=duration_s(attempt.started_at, attempt.finished_at),
             error=attempt.error,
         )
+
+
+class PolicyOut(Schema):
+    retries: int = Field(description="How many attempts may follow a failed one.")
+    backoff: float = Field(
+        description="Seconds: the longest first pause between two of them; later ones may be longer."
+    )
+    retry_on_lost: int = Field(description="How many attempts may follow one that was lost with its worker.")
+    wait_timeout: float | None = Field(description="Seconds until a worker has begun it; null for no limit.")
+    run_timeout: float | None = Field(description="Seconds that one attempt may run; null for no limit.")
 
 
 class TaskBrief(Schema):
@@ -74,6 +88,11 @@ class TaskBrief(Schema):
 
 class TaskOut(TaskBrief):
     context: Any = Field(description="As it was sent.")
+    corrected_context: Any = Field(description="What a resume put in its place; null where nothing did.")
+    policy: PolicyOut = Field(description="What counts for it: of the request, its author, its project, the defaults.")
+    failures: int = Field(description="Attempts that failed since it began, or since it was resumed.")
+    losses: int = Field(description="Attempts that were lost with their worker, as counted for `failures`.")
+    retry_at: datetime | None = Field(description="When its next attempt is due; null unless it waits for one.")
     result: Any = Field(
         description="What it returned: `{'inline': …}`, or `{'claim': {uri, sha256, size, media_type}}` for data in "
         "the store; null until it has succeeded."
@@ -93,6 +112,11 @@ class TaskOut(TaskBrief):
             name=task.name,
             status=task.status,
             context=task.context,
+            corrected_context=task.corrected_context,
+            policy=PolicyOut(**effective(task.policy)),
+            failures=task.failures,
+            losses=task.losses,
+            retry_at=task.retry_at,
             result=task.result,
             error=task.error,
             attempts=[AttemptOut.of(attempt) for attempt in task.attempts.all()],
@@ -162,6 +186,7 @@ class RunPageOut(Schema):
 
 class RunOut(RunBrief):
     accepted_by: str | None
+    origin: int | None = Field(description="The number of the run that it repeats; null for one that was submitted.")
     error: TaskError | None = Field(description="Why it failed, when no task's error says so.")
     prefect: PrefectOut
     tasks: list[TaskOut]
@@ -176,6 +201,7 @@ class RunOut(RunBrief):
         return {
             **cls.fields_of(run, reason=detail.reason),
             "accepted_by": run.accepted_by.get_username() if run.accepted_by else None,
+            "origin": run.origin_id,
             "error": run.error,
             "prefect": PrefectOut(
                 flow_run_id=run.prefect_flow_run_id,
@@ -232,13 +258,30 @@ class LogPageOut(Schema):
         return cls(lines=lines, next_after=page.next_after, is_last=page.is_last)
 
 
+class PauseOut(Schema):
+    by: str
+    since: datetime
+    reason: str
+
+    @classmethod
+    def of(cls, pause: Pause) -> "PauseOut":
+        return cls(by=pause.by, since=pause.at, reason=pause.reason)
+
+
 class ProjectOut(Schema):
     name: str
     has_flow: bool = Field(description="True when its `flow.py` holds publishers of its own.")
+    paused: PauseOut | None = Field(description="Null unless its runs aren't started at the moment.")
+    faults: list[str] = Field(description="What is wrong in its `project.toml`; no pipeline is accepted meanwhile.")
 
     @classmethod
-    def of(cls, project: Project) -> "ProjectOut":
-        return cls(name=project.key, has_flow=project.flow_file is not None)
+    def of(cls, state: ProjectState) -> "ProjectOut":
+        return cls(
+            name=state.project.key,
+            has_flow=state.project.flow_file is not None,
+            paused=PauseOut.of(state.pause) if state.pause is not None else None,
+            faults=list(state.faults),
+        )
 
 
 class ServingOut(Schema):
@@ -253,6 +296,9 @@ class CatalogueOut(Schema):
     description: str = Field(description="The docstring of the task's function.")
     context_schema: Any = Field(description="JSON Schema 2020-12 of the context, as announced last.")
     data: str = Field(description="What it wants as its input, as in `polars.LazyFrame`; empty when it takes none.")
+    policy: dict[str, Any] = Field(
+        description="What its author wants where a caller says nothing: only what is stated."
+    )
     is_served: bool = Field(description="True when a worker of this name is there now.")
     last_seen_at: datetime
     workers: list[ServingOut]
@@ -264,6 +310,7 @@ class CatalogueOut(Schema):
             description=entry.description,
             context_schema=entry.context_schema,
             data=entry.data,
+            policy=entry.policy,
             is_served=entry.availability.workers > 0,
             last_seen_at=entry.availability.last_seen_at,
             workers=[

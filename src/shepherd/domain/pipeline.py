@@ -3,9 +3,10 @@
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from shepherd.domain.policy import POLICY_FIELDS, policy_faults, policy_of
 from shepherd.errors import Fault, InvalidInputError
 from shepherd.names import TASK_NAME_RULE, is_project_name, is_task_name, project_key
 
@@ -26,7 +27,7 @@ _URL = re.compile(
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 _PIPELINE_FIELDS = ("pipeline_name", "data_url", "project", "transformers_list")
-_TASK_FIELDS = ("name", "order_no", "context")
+_TASK_FIELDS = ("name", "order_no", "context", *POLICY_FIELDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +39,16 @@ class TaskSpec:
     context: dict[str, Any]
     #: Its place in `transformers_list` as sent, from 0: what a path in an error names.
     index: int
+    #: The fields of `domain.policy.Policy` that were stated, without faults.
+    policy: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
         return f"transformers_list[{self.index}]"
+
+    @property
+    def context_path(self) -> str:
+        return f"{self.path}.context"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +76,13 @@ def parse_pipeline(document: Any) -> PipelineSpec:
     if faults:
         raise InvalidInputError(_capped(faults))
     tasks = [
-        TaskSpec(order_no=task["order_no"], name=task["name"], context=task.get("context", {}), index=index)
+        TaskSpec(
+            order_no=task["order_no"],
+            name=task["name"],
+            context=task.get("context", {}),
+            index=index,
+            policy=policy_of(task),
+        )
         for index, task in enumerate(document["transformers_list"])
     ]
     return PipelineSpec(
@@ -161,6 +174,7 @@ def _task_faults(task: Any, *, path: str) -> Iterator[Fault]:
     yield from _order_faults(task, path=f"{path}.order_no")
     if not isinstance(task.get("context", {}), dict):
         yield Fault(f"{path}.context", "must be an object")
+    yield from policy_faults(task, path=f"{path}.")
 
 
 def _task_name_faults(task: Mapping[str, Any], *, path: str) -> Iterator[Fault]:

@@ -1,7 +1,7 @@
 """How often a task is tried, how long it may wait and run; and what happens next when an attempt didn't succeed."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from shepherd.errors import Fault
@@ -54,6 +54,17 @@ POLICY_FIELDS: Final = ("retries", "backoff", "retry_on_lost", "wait_timeout", "
 def policy_of(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a task's document that is its policy: only what is stated."""
     return {name: document[name] for name in POLICY_FIELDS if name in document}
+
+
+def usable_policy_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a stranger's document that is a policy, without what is wrong in it."""
+    stated = policy_of(document)
+    return {name: value for name, value in stated.items() if not any(policy_faults({name: value}, path=""))}
+
+
+def effective(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all five fields of the policy that a document without faults describes."""
+    return asdict(Policy.of(document))
 
 
 def merged(*documents: Mapping[str, Any]) -> dict[str, Any]:

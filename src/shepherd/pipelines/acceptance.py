@@ -10,13 +10,15 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 
 from shepherd.domain.pipeline import PipelineSpec, TaskSpec
+from shepherd.domain.policy import merged
 from shepherd.domain.status import RunStatus
 from shepherd.errors import ConflictError, Fault, InvalidInputError
 from shepherd.pipelines import wakeup
-from shepherd.pipelines.announced import announced_schemas
+from shepherd.pipelines.announced import announced
 from shepherd.pipelines.changes import Change, write_changes
 from shepherd.pipelines.contexts import check_contexts
 from shepherd.pipelines.models import Run, Task
+from shepherd.pipelines.policies import ProjectPolicies, project_policies
 from shepherd.pipelines.projects import known_projects
 from shepherd.wire.value import Value
 
@@ -43,22 +45,24 @@ def accept(
     body_sha256: str = "",
     labels: Mapping[str, Any] | None = None,
     data: Value | None = None,
+    origin: int | None = None,
 ) -> Accepted:
     """Store a run and its tasks in one transaction, and wake the Task Publisher once it is committed.
 
     Safe to call again with the same key and body, from any process: the run of the first call is the answer.
     A broker that is away doesn't matter here. `data` is the input of the first task where it is known already, in
-    place of a `data_url`; `labels` are kept beside the run.
+    place of a `data_url`; `labels` are kept beside the run; `origin` is the number of the run that it repeats.
 
     Raises:
-        InvalidInputError: The project is unknown, or a context breaks what its workers announced. Nothing is stored.
+        InvalidInputError: The project is unknown or its `project.toml` broken, or a context breaks what its workers
+            announced. Nothing is stored.
         ConflictError: The caller used this key before, with another body.
     """
     _check_key(idempotency_key)
     first = _first_run(by, idempotency_key, body_sha256)
     if first is not None:
         return first
-    warnings = _check(spec, now=now)
+    checked = _check(spec, now=now)
     try:
         with transaction.atomic():
             run = Run.objects.create(
@@ -71,8 +75,9 @@ def accept(
                 idempotency_key=idempotency_key,
                 body_sha256=body_sha256,
                 labels=dict(labels or {}),
+                origin_id=origin,
             )
-            _insert_tasks(run, spec.tasks)
+            _insert_tasks(run, spec.tasks, checked.policies)
             # A task's first status is no change: the acceptance says it for all of them.
             write_changes([Change(run.number, None, None, "", RunStatus.ACCEPTED, by.get_username())], at=now)
             transaction.on_commit(wakeup.wake, robust=True)
@@ -82,7 +87,7 @@ def accept(
         if first is None:
             raise
         return first
-    return Accepted(run=run, warnings=tuple(warnings), is_new=True)
+    return Accepted(run=run, warnings=tuple(checked.warnings), is_new=True)
 
 
 def _check_key(key: str | None) -> None:
@@ -103,18 +108,48 @@ def _first_run(by: User, key: str | None, body_sha256: str) -> Accepted | None:
     return Accepted(run=run, warnings=(), is_new=False)
 
 
-def _check(spec: PipelineSpec, *, now: datetime) -> Sequence[Fault]:
-    faults, warnings = check_contexts(spec.tasks, announced_schemas({task.name for task in spec.tasks}, now=now))
-    known = known_projects(settings.SHEPHERD.projects_folder)
-    if spec.project not in known:
-        faults.insert(0, Fault("project", f"is not known; known are: {', '.join(known) or 'none'}"))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checked:
+    """A pipeline that can be accepted."""
+
+    warnings: Sequence[Fault]
+    #: One for each task, in their order: what differs from the defaults.
+    policies: Sequence[dict[str, Any]]
+
+
+def _check(spec: PipelineSpec, *, now: datetime) -> _Checked:
+    offers = announced({task.name for task in spec.tasks}, now=now)
+    faults, warnings = check_contexts(spec.tasks, {name: offer.schemas for name, offer in offers.items()})
+    stated = _project(spec.project, faults)
     if faults:
         raise InvalidInputError(faults)
-    return warnings
+    policies = [
+        merged(stated.of(task.name), offers[task.name].policy if task.name in offers else {}, task.policy)
+        for task in spec.tasks
+    ]
+    return _Checked(warnings=warnings, policies=policies)
 
 
-def _insert_tasks(run: Run, tasks: Sequence[TaskSpec]) -> None:
+def _project(key: str, faults: list[Fault]) -> ProjectPolicies:
+    """Return what the project states of its tasks, and put what is wrong with it first among the faults."""
+    known = known_projects(settings.SHEPHERD.projects_folder)
+    if key not in known:
+        faults.insert(0, Fault("project", f"is not known; known are: {', '.join(known) or 'none'}"))
+        return ProjectPolicies()
+    stated = project_policies(known[key])
+    faults[:0] = [Fault("project", f"can't be used: {fault}") for fault in stated.faults]
+    return stated
+
+
+def _insert_tasks(run: Run, tasks: Sequence[TaskSpec], policies: Sequence[dict[str, Any]]) -> None:
     Task.objects.bulk_create(
-        Task(run=run, position=position, order_no=task.order_no, name=task.name, context=task.context)
-        for position, task in enumerate(tasks)
+        Task(
+            run=run,
+            position=position,
+            order_no=task.order_no,
+            name=task.name,
+            context=task.context,
+            policy=policy,
+        )
+        for position, (task, policy) in enumerate(zip(tasks, policies, strict=True))
     )

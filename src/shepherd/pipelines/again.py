@@ -1,7 +1,7 @@
 """Runs made from earlier ones. A pipeline never changes once accepted, so each of these is a run of its own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import takewhile
 from typing import Any
@@ -9,9 +9,11 @@ from typing import Any
 from django.contrib.auth.models import User
 
 from shepherd.domain.pipeline import MAX_TASKS, PipelineSpec, TaskSpec
+from shepherd.domain.policy import effective
 from shepherd.domain.status import ENDED_RUN, TaskStatus
 from shepherd.errors import ConflictError, InvalidInputError, NotFoundError
 from shepherd.pipelines.acceptance import Accepted, accept
+from shepherd.pipelines.corrections import corrected_tasks
 from shepherd.pipelines.models import Run, Task
 from shepherd.wire.value import Value, parse_value
 
@@ -27,18 +29,40 @@ class _EarlierTask(TaskSpec):
         return f"runs[{self.run_number}].transformers_list[{self.index}]"
 
 
-def run_again(number: int, *, labels: Mapping[str, Any], by: User, now: datetime) -> Accepted:
-    """Accept the pipeline of run `number` once more, with the input that this one had; `labels` go over its own.
+def run_again(
+    number: int,
+    *,
+    labels: Mapping[str, Any],
+    by: User,
+    now: datetime,
+    contexts: Mapping[str, Any] | None = None,
+    idempotency_key: str | None = None,
+    body_sha256: str = "",
+) -> Accepted:
+    """Accept the pipeline of run `number` once more, as a run that names it as its origin.
 
-    Each call makes a run.
+    It has the same tasks, policies and input, and the contexts as a resume corrected them; `labels` go over its own,
+    `contexts` (as `corrected_tasks` takes them) over those. Each call makes a run, unless the key says otherwise.
 
     Raises:
         NotFoundError: There is no such run.
+        ConflictError: As `accept`.
         InvalidInputError: What was accepted then isn't any more: its project is gone, or what a task takes has changed.
     """
     run, tasks = _earlier(number)
-    spec = _spec(run, [_again(run, task) for task in tasks], data_url=run.data_url)
-    return accept(spec, by=by, now=now, labels={**run.labels, **labels}, data=_first_input(run))
+    corrected = corrected_tasks(tasks, contexts or {}, keeps_succeeded=False, now=now)
+    again = [_again(run, task) for task in tasks]
+    again = [replace(spec, context=corrected.get(spec.index, spec.context)) for spec in again]
+    return accept(
+        _spec(run, again, data_url=run.data_url),
+        by=by,
+        now=now,
+        labels={**run.labels, **labels},
+        data=_first_input(run),
+        origin=number,
+        idempotency_key=idempotency_key,
+        body_sha256=body_sha256,
+    )
 
 
 def append_tasks(
@@ -76,7 +100,13 @@ def _earlier(number: int) -> tuple[Run, list[Task]]:
 
 def _again(run: Run, task: Task) -> TaskSpec:
     return _EarlierTask(
-        order_no=task.order_no, name=task.name, context=task.context, index=task.position, run_number=run.number
+        order_no=task.order_no,
+        name=task.name,
+        context=task.effective_context,
+        index=task.position,
+        # All five fields: what its project or author say today doesn't count for it.
+        policy=effective(task.policy),
+        run_number=run.number,
     )
 
 

@@ -9,12 +9,13 @@ from django.conf import settings
 from django.db.models import Count, F, Max, OuterRef, Q, QuerySet, Subquery, Sum, TextField
 from django.db.models.functions import Cast, Coalesce
 
+from shepherd.domain.policy import usable_policy_of
 from shepherd.pipelines.models import Offer, WorkerSeen
 
 
-def is_live(*, now: datetime) -> Q:
-    """Return the condition on an offer that its worker serves, and was heard of lately."""
-    return Q(worker__state="serving", worker__last_seen_at__gte=now - settings.SHEPHERD.worker_gone_after)
+def is_live(*, now: datetime, state: str = "serving") -> Q:
+    """Return the condition on an offer that its worker serves (or is in another state), and was heard of lately."""
+    return Q(worker__state=state, worker__last_seen_at__gte=now - settings.SHEPHERD.worker_gone_after)
 
 
 def newest_offers() -> QuerySet[Offer]:
@@ -23,22 +24,34 @@ def newest_offers() -> QuerySet[Offer]:
     return Offer.objects.filter(number=Subquery(newest[:1]))
 
 
-def announced_schemas(names: Collection[str], *, now: datetime) -> dict[str, list[str]]:
-    """Return, for each of these names that was ever announced, the texts of the schemas that count, the newest first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announced:
+    """What was announced of one name."""
 
-    Those of live workers count; where none lives, the newest one.
-    """
+    #: The texts of the schemas that count, the newest first: those of live workers; where none lives, the newest one.
+    schemas: tuple[str, ...]
+    #: What the newest offer states of `domain.policy.Policy`, without what is wrong in it.
+    policy: dict[str, Any]
+
+
+def announced(names: Collection[str], *, now: datetime) -> dict[str, Announced]:
+    """Return what was announced of each of these names; one that nobody ever announced is left out."""
     newest = newest_offers().filter(name__in=names).values("number")
     offers = (
         Offer.objects.filter(name__in=names)
         .filter(is_live(now=now) | Q(number__in=newest))
         .order_by(F("worker__last_seen_at").desc(), F("number").desc())
-        .values_list("name", Cast("context_schema", TextField()))
+        .values_list("name", Cast("context_schema", TextField()), "policy")
     )
     schemas: dict[str, dict[str, None]] = {}
-    for name, schema in offers:
+    policies: dict[str, dict[str, Any]] = {}
+    for name, schema, policy in offers:
         schemas.setdefault(name, {})[schema] = None
-    return {name: list(texts) for name, texts in schemas.items()}
+        policies.setdefault(name, policy)
+    return {
+        name: Announced(schemas=tuple(texts), policy=usable_policy_of(policies[name]))
+        for name, texts in schemas.items()
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +62,8 @@ class Availability:
     workers: int
     slots: int
     free_slots: int
+    #: Live workers that finish what they have and take nothing new.
+    draining: int
     #: When any worker of this name was heard of last.
     last_seen_at: datetime
 
@@ -57,10 +72,12 @@ def availability(names: Collection[str] | None = None, *, now: datetime) -> dict
     """Return who serves each of these names, or all names; one that nobody ever announced is left out."""
     offers = Offer.objects.all() if names is None else Offer.objects.filter(name__in=names)
     live = is_live(now=now)
+    draining = is_live(now=now, state="draining")
     counted = offers.values("name").annotate(
         workers=Count("worker", filter=live),
         slots=Coalesce(Sum("worker__slots", filter=live), 0),
         free_slots=Coalesce(Sum("worker__free_slots", filter=live), 0),
+        draining=Count("worker", filter=draining),
         last_seen_at=Max("worker__last_seen_at"),
     )
     return {
@@ -68,6 +85,7 @@ def availability(names: Collection[str] | None = None, *, now: datetime) -> dict
             workers=row["workers"],
             slots=row["slots"],
             free_slots=row["free_slots"],
+            draining=row["draining"],
             last_seen_at=row["last_seen_at"],
         )
         for row in counted
@@ -83,6 +101,8 @@ class CatalogueEntry:
     context_schema: dict[str, Any]
     #: What its function wants as input; empty when it takes none.
     data: str
+    #: What its author wants where a caller says nothing: only what is stated.
+    policy: dict[str, Any]
     availability: Availability
     #: Those that serve it now.
     workers: tuple[WorkerSeen, ...]
@@ -101,6 +121,7 @@ def catalogue(*, now: datetime) -> list[CatalogueEntry]:
             description=offer.description,
             context_schema=offer.context_schema,
             data=offer.data,
+            policy=usable_policy_of(offer.policy),
             availability=available[offer.name],
             workers=tuple(sorted(serving.get(offer.name, []), key=lambda worker: worker.worker)),
         )

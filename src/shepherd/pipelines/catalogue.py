@@ -8,6 +8,7 @@ from django.db import transaction
 from django.db.models import Case, TextField, Value, When
 from django.db.models.functions import Cast
 
+from shepherd.domain.policy import usable_policy_of
 from shepherd.pipelines.models import Offer, WorkerSeen
 from shepherd.pipelines.sql import text
 from shepherd.wire import strict_json
@@ -20,7 +21,7 @@ _NAME_LIMIT: Final = 255
 _COUNT_LIMIT: Final = 2**31 - 1
 #: What a later manifest of the same worker may change.
 _WORKER_CHANGES: Final = ("host", "pid", "version", "store", "slots", "free_slots", "state", "last_seen_at")
-_OFFER_CHANGES: Final = ("description", "context_schema", "data")
+_OFFER_CHANGES: Final = ("description", "context_schema", "data", "policy")
 
 
 def announce(manifest: Manifest, *, now: datetime) -> None:
@@ -68,19 +69,18 @@ def _seen(manifest: Manifest, *, now: datetime) -> WorkerSeen:
 def _changed_offers(seen: WorkerSeen, tasks: Sequence[TaskOffer]) -> list[Offer]:
     # By name, since one statement can't insert the same row twice.
     wanted = {task.name: _offer(seen, task) for task in tasks}
-    schema_text = Cast("context_schema", TextField())
     stored: dict[str, Any] = {
-        name: (description, schema, data)
-        for name, description, schema, data in Offer.objects.filter(worker=seen)
-        .annotate(schema_text=schema_text)
-        .values_list("name", "description", "schema_text", "data")
+        name: (description, schema, data, policy)
+        for name, description, schema, data, policy in Offer.objects.filter(worker=seen)
+        .annotate(schema_text=Cast("context_schema", TextField()), policy_text=Cast("policy", TextField()))
+        .values_list("name", "description", "schema_text", "data", "policy_text")
     }
     # Manifests come every 10 s from every worker and hardly ever differ.
-    return [
-        offer
-        for name, offer in wanted.items()
-        if stored.get(name) != (offer.description, strict_json.dumps(offer.context_schema), offer.data)
-    ]
+    return [offer for name, offer in wanted.items() if stored.get(name) != _as_stored(offer)]
+
+
+def _as_stored(offer: Offer) -> tuple[str, ...]:
+    return offer.description, strict_json.dumps(offer.context_schema), offer.data, strict_json.dumps(offer.policy)
 
 
 def _offer(seen: WorkerSeen, task: TaskOffer) -> Offer:
@@ -90,6 +90,7 @@ def _offer(seen: WorkerSeen, task: TaskOffer) -> Offer:
         description=text(task.description, _DESCRIPTION_LIMIT),
         context_schema=task.context_schema,
         data=text(task.data, 200),
+        policy=usable_policy_of(task.policy),
     )
 
 

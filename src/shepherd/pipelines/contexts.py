@@ -61,7 +61,7 @@ def check_contexts(
             try:
                 faults += _faults(task, schemas)
             except _UncheckableError as error:
-                warnings.append(Fault(f"{task.path}.context", f"was not checked: the schema of {task.name!r} {error}"))
+                warnings.append(Fault(task.context_path, f"was not checked: the schema of {task.name!r} {error}"))
     finally:
         _steps_left.reset(token)
     return faults, warnings
@@ -80,7 +80,7 @@ def _faults(task: TaskSpec, schemas: Sequence[str]) -> list[Fault]:
             return []
     if unusable is not None:
         raise unusable
-    path = f"{task.path}.context"
+    path = task.context_path
     return list(dict.fromkeys(fault for error in usable[0] for fault in _told(error, path=path)))[:_FAULTS_TOLD]
 
 

@@ -116,6 +116,12 @@ class Task(models.Model):
     def __str__(self) -> str:
         return f"{self.name} ({self.order_no})"
 
+    @property
+    def effective_context(self) -> dict[str, Any]:
+        """What its next attempt is sent with, unless a publisher says otherwise."""
+        context: dict[str, Any] = self.context if self.corrected_context is None else self.corrected_context
+        return context
+
 
 class Attempt(models.Model):
     """One publishing of a task."""

@@ -9,12 +9,13 @@ from typing import Final
 from django.conf import settings
 from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 
-from shepherd.domain.status import ENDED_RUN
+from shepherd.domain.status import ENDED_RUN, RunStatus, TaskStatus
 from shepherd.errors import InvalidInputError, NotFoundError
 from shepherd.names import project_key
 from shepherd.pipelines.announced import Availability, CatalogueEntry, catalogue
-from shepherd.pipelines.models import Attempt, LogLine, Run, StatusChange, Task
+from shepherd.pipelines.models import Attempt, LogLine, Pause, Run, StatusChange, Task
 from shepherd.pipelines.outline import Outline, OutlinePage, TaskOutline, outlines
+from shepherd.pipelines.policies import project_policies
 from shepherd.pipelines.projects import Project, known_projects
 from shepherd.pipelines.waiting import waiting_reasons
 
@@ -25,6 +26,7 @@ __all__ = [
     "LogPage",
     "Outline",
     "OutlinePage",
+    "ProjectState",
     "RunDetail",
     "RunFilter",
     "RunPage",
@@ -35,6 +37,7 @@ __all__ = [
     "list_runs",
     "log_page",
     "log_tail",
+    "one_project",
     "one_run",
     "outlines",
     "projects",
@@ -89,10 +92,30 @@ class RunDetail:
         return self.run.status in ENDED_RUN
 
     @property
+    def is_resumable(self) -> bool:
+        return self.has_ended and self.run.status != RunStatus.SUCCEEDED
+
+    @property
+    def stopped_task(self) -> Task | None:
+        """The first task that has not succeeded: where a run is, or where it stopped."""
+        return next((task for task in self.tasks if task.status != TaskStatus.SUCCEEDED), None)
+
+    @property
     def prefect_url(self) -> str | None:
         """The address of Prefect's page for it; None where there is none."""
         base, flow_run = settings.SHEPHERD.prefect_ui_url, self.run.prefect_flow_run_id
         return f"{base}/runs/flow-run/{flow_run}" if base and flow_run else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectState:
+    """A project, and what keeps its runs from being accepted or started."""
+
+    project: Project
+    #: None unless it is paused.
+    pause: Pause | None
+    #: What is wrong in its `project.toml`: no pipeline is accepted meanwhile.
+    faults: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +278,24 @@ def _log_page(lines: list[LogLine], attempts: dict[int, Attempt], *, after: int,
     return LogPage(entries=entries, next_after=lines[-1].number if lines else after, is_last=is_last)
 
 
-def projects() -> list[Project]:
+def projects() -> list[ProjectState]:
     """Return the projects that there are, in the order of the alphabet."""
-    return list(known_projects(settings.SHEPHERD.projects_folder).values())
+    pauses = {pause.project: pause for pause in Pause.objects.all()}
+    known = known_projects(settings.SHEPHERD.projects_folder).values()
+    return [_state(project, pauses.get(project.key)) for project in known]
+
+
+def one_project(name: str) -> ProjectState:
+    """Return a project, by either of its spellings.
+
+    Raises:
+        NotFoundError: There is none of this name.
+    """
+    project = known_projects(settings.SHEPHERD.projects_folder).get(project_key(name))
+    if project is None:
+        raise NotFoundError(f"there is no project {name[:100]!r}")
+    return _state(project, Pause.objects.filter(project=project.key).first())
+
+
+def _state(project: Project, pause: Pause | None) -> ProjectState:
+    return ProjectState(project=project, pause=pause, faults=project_policies(project).faults)

@@ -17,6 +17,8 @@ from shepherd.wire.value import NOTHING, Value
 
 _NOTHING: Final = sql.document(NOTHING)
 
+_NOT_PAUSED: Final = "project NOT IN (SELECT project FROM pipelines_pause)"
+
 #: Returns the names of a project's tasks that have a publisher of their own; None where only its flow can say so.
 Leads = Callable[[str], Collection[str] | None]
 
@@ -33,7 +35,7 @@ def start(*, leads: Leads, is_followed: bool, limit: int, now: datetime) -> Move
     with transaction.atomic():
         runs = sql.rows(
             f"""SELECT number, id, project, pipeline_name, data_url, data FROM pipelines_run
-                WHERE status = %s AND project IN {sql.places(list(led))}
+                WHERE status = %s AND project IN {sql.places(list(led))} AND {_NOT_PAUSED}
                 ORDER BY number LIMIT {int(limit)} {sql.for_update(skip_locked=True)}""",
             [RunStatus.ACCEPTED, *led],
         )
@@ -41,7 +43,9 @@ def start(*, leads: Leads, is_followed: bool, limit: int, now: datetime) -> Move
 
 
 def _accepted_projects() -> list[dict[str, Any]]:
-    return sql.rows("SELECT DISTINCT project FROM pipelines_run WHERE status = %s", [RunStatus.ACCEPTED])
+    return sql.rows(
+        f"SELECT DISTINCT project FROM pipelines_run WHERE status = %s AND {_NOT_PAUSED}", [RunStatus.ACCEPTED]
+    )
 
 
 def _begin(
@@ -55,7 +59,7 @@ def _begin(
     sql.execute(
         f"""UPDATE pipelines_run SET status = %s, started_at = %s, prefect_state = %s, prefect_note = %s
             WHERE number IN {sql.places(numbers)}""",
-        [RunStatus.RUNNING, sql.time(now), *_following(is_followed), *numbers],
+        [RunStatus.RUNNING, sql.time(now), *following_state(is_followed), *numbers],
     )
     write_changes(run_changes(numbers, RunStatus.ACCEPTED, RunStatus.RUNNING), at=now)
     _mark_led(runs, led)
@@ -68,7 +72,8 @@ def _begin(
     return moved
 
 
-def _following(is_followed: bool) -> tuple[str, str]:
+def following_state(is_followed: bool) -> tuple[str, str]:
+    """Return what a run says of Prefect before a flow has it: the state, and the note beside it."""
     return ("waiting", "") if is_followed else ("absent", "SHEPHERD_PREFECT is off")
 
 

@@ -3,43 +3,66 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
+from django.conf import settings
 from django.db.models import Count, F, OuterRef, Subquery, Value
 from django.db.models.functions import Coalesce
 
-from shepherd.domain.status import ENDED_RUN, RunStatus, TaskStatus
+from shepherd.domain.status import ENDED_RUN, AttemptStatus, RunStatus, TaskStatus
 from shepherd.pipelines.announced import Availability, availability
-from shepherd.pipelines.models import Attempt, Run, Task
+from shepherd.pipelines.models import Attempt, Pause, Run, Task
 
 #: A confirm takes milliseconds; after this the Task Publisher tries again, too.
 _CONFIRM_PATIENCE: Final = timedelta(seconds=5)
+#: Characters of an error's text within a reason.
+_ERROR_SHOWN: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Queued:
-    """A published task's place."""
+class _Latest:
+    """What is needed of a task's latest attempt."""
 
     #: Tasks of the same name that were published before it and that no worker has begun.
     ahead: int
-    #: When its attempt was opened, as long as the broker hasn't confirmed it; None once it has.
-    unconfirmed_since: datetime | None
+    status: str
+    worker: str
+    error: dict[str, Any] | None
+    published_at: datetime
+    confirmed_at: datetime | None
+    lease_until: datetime | None
+    #: When it was last sure that a worker has it: by a heartbeat, or by its claim.
+    held_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """All that reasons are made of, beside the runs themselves."""
+
+    served: Mapping[str, Availability]
+    #: By the task's number.
+    latest: Mapping[int, _Latest]
+    #: By project.
+    pauses: Mapping[str, Pause]
+    now: datetime
 
 
 def waiting_reasons(runs: Sequence[Run], *, now: datetime) -> dict[int, str]:
     """Return why each run waits, by its number; one that doesn't wait is left out.
 
-    The runs' tasks should be prefetched in their order. Takes two queries for any number of runs.
+    The runs' tasks should be prefetched in their order. Takes three queries for any number of runs.
     """
     current = {run.number: _current_task(run) for run in runs if run.status not in ENDED_RUN}
-    published = [task for task in current.values() if task is not None and task.status == TaskStatus.PUBLISHED]
-    served = availability({task.name for task in published}, now=now)
-    queued = _queued(published)
-    found = {
-        run.number: _reason(run, current[run.number], served=served, queued=queued, now=now)
-        for run in runs
-        if run.number in current
-    }
+    tasks = [task for task in current.values() if task is not None and task.attempt_no]
+    published = {task.name for task in tasks if task.status == TaskStatus.PUBLISHED}
+    accepted = {run.project for run in runs if run.status == RunStatus.ACCEPTED}
+    known = _Known(
+        served=availability(published, now=now),
+        latest=_latest(tasks),
+        pauses={pause.project: pause for pause in Pause.objects.filter(project__in=accepted)},
+        now=now,
+    )
+    found = {run.number: _reason(run, current[run.number], known) for run in runs if run.number in current}
     return {number: reason for number, reason in found.items() if reason}
 
 
@@ -47,74 +70,118 @@ def _current_task(run: Run) -> Task | None:
     return next((task for task in run.tasks.all() if task.status != TaskStatus.SUCCEEDED), None)
 
 
-def _queued(tasks: Iterable[Task]) -> dict[int, _Queued]:
+def _latest(tasks: Iterable[Task]) -> dict[int, _Latest]:
     before = Task.objects.filter(
-        name=OuterRef("name"), status=TaskStatus.PUBLISHED, published_at__lt=OuterRef("published_at")
+        name=OuterRef("task__name"), status=TaskStatus.PUBLISHED, published_at__lt=OuterRef("task__published_at")
     )
     # No `order_by`, and grouped by what is the same in all of them: one count.
     ahead = before.order_by().values("name").annotate(count=Count("pk")).values("count")
-    unconfirmed = Attempt.objects.filter(
-        task=OuterRef("pk"), attempt_no=OuterRef("attempt_no"), confirmed_at__isnull=True
-    )
     rows = (
-        Task.objects.filter(pk__in=[task.pk for task in tasks])
+        Attempt.objects.filter(task__in=[task.pk for task in tasks], attempt_no=F("task__attempt_no"))
         .annotate(
             ahead=Coalesce(Subquery(ahead), Value(0)),
-            unconfirmed_since=Subquery(unconfirmed.annotate(at=F("published_at")).values("at")[:1]),
+            held_at=Coalesce("seen_at", "claimed_at"),
         )
-        .values_list("pk", "ahead", "unconfirmed_since")
+        .values("task_id", *_Latest.__dataclass_fields__)
     )
-    return {pk: _Queued(ahead=count, unconfirmed_since=since) for pk, count, since in rows}
+    return {row.pop("task_id"): _Latest(**row) for row in rows}
 
 
-def _reason(
-    run: Run,
-    task: Task | None,
-    *,
-    served: Mapping[str, Availability],
-    queued: Mapping[int, _Queued],
-    now: datetime,
-) -> str | None:
+def _reason(run: Run, task: Task | None, known: _Known) -> str | None:
     if run.status == RunStatus.ACCEPTED:
-        return "Waiting for the Task Publisher to start it."
+        return _accepted_reason(run, known)
     if task is None:
         return "All tasks are done; the Task Publisher is about to close the run."
+    latest = known.latest.get(task.pk)
     if task.status == TaskStatus.PENDING:
-        return _pending_reason(run, task)
+        return _pending_reason(run, task, latest, now=known.now)
     # A task that moved on between two queries waits for nothing any more.
-    if task.status == TaskStatus.PUBLISHED and task.pk in queued:
-        return _published_reason(task, served.get(task.name), queued[task.pk], now=now)
-    return None
+    if latest is None:
+        return None
+    if task.status == TaskStatus.PUBLISHED:
+        return _published_reason(task, known.served.get(task.name), latest, now=known.now)
+    return _running_reason(task, latest, now=known.now)
 
 
-def _pending_reason(run: Run, task: Task) -> str:
+def _accepted_reason(run: Run, known: _Known) -> str:
+    pause = known.pauses.get(run.project)
+    if pause is None:
+        return "Waiting for the Task Publisher to start it."
+    why = f": {pause.reason}" if pause.reason else ""
+    return f"Project {run.project!r} has been paused by {pause.by} since {_at(pause.at)}{_ended(why)}"
+
+
+def _pending_reason(run: Run, task: Task, latest: _Latest | None, *, now: datetime) -> str:
     if run.data is None and run.data_url:
         return "Fetching data_url."
-    if task.is_led and run.prefect_state == "waiting":
-        note = f" {run.prefect_note}" if run.prefect_note else ""
-        return f"Waiting for a Prefect slot: a publisher of project {run.project!r} leads {task.name!r}.{note}"
-    if task.is_led:
-        return f"The publisher of {task.name!r} in project {run.project!r} is at work."
+    if task.retry_at is not None and task.retry_at > now:
+        return f"Attempt {task.attempt_no + 1} of {task.name!r} is due at {_at(task.retry_at)}{_ended(_why(latest))}"
+    # A retry of what a publisher led needs no publisher: it is sent with what the one before was sent with.
+    if task.is_led and task.retry_at is None:
+        return _led_reason(run, task)
     return f"The Task Publisher is about to publish {task.name!r}."
 
 
-def _published_reason(task: Task, served: Availability | None, queued: _Queued, *, now: datetime) -> str:
-    since = queued.unconfirmed_since
-    if since is not None and now - since > _CONFIRM_PATIENCE:
+def _led_reason(run: Run, task: Task) -> str:
+    if run.prefect_state == "waiting":
+        note = f" {run.prefect_note}" if run.prefect_note else ""
+        return f"Waiting for a Prefect slot: a publisher of project {run.project!r} leads {task.name!r}.{note}"
+    return f"The publisher of {task.name!r} in project {run.project!r} is at work."
+
+
+def _why(latest: _Latest | None) -> str:
+    """Return why the last attempt didn't succeed, as the end of a sentence."""
+    if latest is None:
+        return ""
+    if latest.status == AttemptStatus.LOST:
+        return f": the last one was lost with worker {latest.worker or 'that had it'}"
+    if latest.error is None:
+        return ""
+    message = str(latest.error.get("message", ""))
+    shown = message if len(message) <= _ERROR_SHOWN else f"{message[:_ERROR_SHOWN]}…"
+    return f": the last one failed with {latest.error.get('code', 'an error')}, {shown}"
+
+
+def _published_reason(task: Task, served: Availability | None, latest: _Latest, *, now: datetime) -> str:
+    since = latest.published_at
+    if latest.confirmed_at is None and now - since > _CONFIRM_PATIENCE:
         return (
             f"RabbitMQ is unreachable or takes no messages: {task.name!r} waits to be handed over since {_at(since)}."
         )
     if served is None:
         return f"No worker has ever announced {task.name!r}."
+    return _served_reason(task, served, latest.ahead)
+
+
+def _served_reason(task: Task, served: Availability, ahead: int) -> str:
+    if not served.workers and served.draining:
+        return f"Every worker that serves {task.name!r} is being drained: it ends what it has and takes nothing new."
     if not served.workers:
         return f"Every worker that serves {task.name!r} has been offline since {_at(served.last_seen_at)}."
-    if served.free_slots and not queued.ahead:
+    if served.free_slots and not ahead:
         return f"RabbitMQ has {task.name!r}; a worker with a free slot takes it next."
     if served.free_slots:
-        return f"Workers take {task.name!r} in turn, and {queued.ahead} came before it."
+        return f"Workers take {task.name!r} in turn, and {ahead} came before it."
     busy = "The only slot" if served.slots == 1 else f"Each of the {served.slots} slots"
-    ahead = f", and {queued.ahead} came before it" if queued.ahead else ""
-    return f"{busy} for {task.name!r} is busy{ahead}."
+    others = f", and {ahead} came before it" if ahead else ""
+    return f"{busy} for {task.name!r} is busy{others}."
+
+
+def _running_reason(task: Task, latest: _Latest, *, now: datetime) -> str | None:
+    until, held_at = latest.lease_until, latest.held_at
+    if until is None or held_at is None or now - held_at <= settings.SHEPHERD.worker_gone_after:
+        return None
+    return (
+        f"Nothing was heard of worker {latest.worker!r}, which has {task.name!r}, since {_at(held_at)}; "
+        f"unless it speaks up, the attempt is lost at {_at(until)}."
+    )
+
+
+def _ended(sentence: str) -> str:
+    """Return the end of a sentence with one full stop, and in one line."""
+    text = " ".join(sentence.split())
+    start = " " if sentence.startswith(" ") else ""
+    return f"{start}{text}" if text.endswith((".", "!", "?", "…")) else f"{start}{text}."
 
 
 def _at(at: datetime) -> str:

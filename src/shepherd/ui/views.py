@@ -40,7 +40,7 @@ def runs(request: HttpRequest) -> HttpResponse:
     }
     more = {
         "statuses": list(RunStatus),
-        "projects": [project.key for project in queries.projects()],
+        "projects": [state.project.key for state in queries.projects()],
         "is_first_page": "before" not in request.GET,
     }
     return _live(
