@@ -42,8 +42,8 @@ from shepherd.wire.control import Hello
 
 logger = logging.getLogger(__name__)
 
-#: Replies that one transaction records at most.
-_BATCH: Final = 100
+#: Wakes that one sweep answers at most.
+_WAKES_AT_ONCE: Final = 100
 _DECLARE_EVERY: Final = timedelta(seconds=30)
 
 
@@ -114,7 +114,7 @@ class Daemon:
         self._fetching = Fetching(self._relay, Downloader(store, allow=config.data_url_allow))
         self._woken = threading.Event()
         self._woken.set()
-        self._replies = self._broker.subscribe(REPLIES, prefetch=_BATCH)
+        self._replies = self._broker.subscribe(REPLIES, prefetch=hearing.REPLIES_AT_ONCE)
         self._beats = self._broker.subscribe(BEATS, prefetch=hearing.AT_ONCE)
         self._logs = self._broker.subscribe(LOGS, prefetch=hearing.AT_ONCE)
         self._control = self._broker.listen(CONTROL_EXCHANGE, binding_keys=[PUBLISHER_KEY])
@@ -124,7 +124,7 @@ class Daemon:
     def _steps(self) -> list[Callable[[], None]]:
         return [
             self._sweep,
-            self._take_replies,
+            self._hear_replies,
             self._dispatch.send,
             self._hear_beats,
             self._hear_logs,
@@ -168,17 +168,8 @@ class Daemon:
         self._withdrawing.tell_new()
         self._fetching.submit(starting.unfetched())
 
-    def _take_replies(self) -> None:
-        deliveries = self._replies.take(at_most=_BATCH, wait_s=1.0)
-        if not deliveries:
-            return
-        try:
-            self._relay.take_replies(deliveries)
-        except BaseException:
-            self._replies.release(deliveries)
-            raise
-        # After the commit: a crash before this line brings the replies again, and changes nothing.
-        self._replies.ack(deliveries)
+    def _hear_replies(self) -> None:
+        hearing.hear_replies(self._replies, self._relay)
 
     def _hear_beats(self) -> None:
         hearing.hear_beats(self._beats, self._dispatch, self._withdrawing)
@@ -187,7 +178,7 @@ class Daemon:
         hearing.hear_logs(self._logs)
 
     def _hear_wakes(self) -> None:
-        deliveries = self._control.take(at_most=_BATCH, wait_s=1.0)
+        deliveries = self._control.take(at_most=_WAKES_AT_ONCE, wait_s=1.0)
         if deliveries:
             self._woken.set()
             self._control.ack(deliveries)

@@ -1,4 +1,4 @@
-"""What workers say besides replies: that they live, what they serve, and what their tasks log."""
+"""What workers say: how attempts went, that they live, what they serve, and what their tasks log."""
 
 import logging
 from datetime import UTC, datetime
@@ -8,6 +8,7 @@ from shepherd.broker.port import Delivery, Subscription
 from shepherd.errors import ProtocolError
 from shepherd.pipelines import catalogue, logbook
 from shepherd.publisher.dispatch import Dispatch
+from shepherd.publisher.relay import Relay
 from shepherd.publisher.withdrawing import Withdrawing
 from shepherd.wire.beat import Beat, parse_beat
 from shepherd.wire.fields import parse_kind
@@ -17,6 +18,22 @@ from shepherd.wire.manifest import Manifest
 logger = logging.getLogger(__name__)
 
 AT_ONCE: Final = 200
+#: Replies that one transaction records at most.
+REPLIES_AT_ONCE: Final = 100
+
+
+def hear_replies(subscription: Subscription, relay: Relay) -> None:
+    """Take what has come from `shepherd.replies`, for a second at most, and have it recorded."""
+    deliveries = subscription.take(at_most=REPLIES_AT_ONCE, wait_s=1.0)
+    if not deliveries:
+        return
+    try:
+        relay.take_replies(deliveries)
+    except BaseException:
+        subscription.release(deliveries)
+        raise
+    # After the commit: a crash before this line brings the replies again, and changes nothing.
+    subscription.ack(deliveries)
 
 
 def hear_beats(subscription: Subscription, dispatch: Dispatch, withdrawing: Withdrawing) -> None:
