@@ -6,7 +6,13 @@ import django
 
 from tests.support.folders import TEST_FOLDER
 
-pytest_plugins = ["tests.support.postgres", "tests.support.databases", "tests.support.web", "tests.support.broker"]
+pytest_plugins = [
+    "tests.support.postgres",
+    "tests.support.databases",
+    "tests.support.web",
+    "tests.support.broker",
+    "tests.support.prefect",
+]
 
 
 def _isolate(environ: os._Environ[str]) -> None:

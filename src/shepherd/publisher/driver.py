@@ -1,6 +1,7 @@
-"""The thread in which flows live: it starts them in order, at Prefect's pace, and without Prefect where it must."""
+"""The thread in which flows live: it starts them in order, without Prefect where it must, and shows all other runs."""
 
 import asyncio
+import functools
 import importlib
 import logging
 import threading
@@ -8,21 +9,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
+from uuid import UUID
 
 from shepherd.errors import TaskFailedError
+from shepherd.pipelines.models import Run
 from shepherd.publisher import following
-from shepherd.publisher.following import Followed
 from shepherd.publisher.outcomes import Database, Outcomes
 from shepherd.publisher.plain import call_publisher, plain_step, without_slot
 from shepherd.publisher.publishers import BrokenFlowError, Publishers
 from shepherd.publisher.relay import Relay
+from shepherd.publisher.reporter import Pace, Reporter
 from shepherd.publisher.session import Services, Session, load
 from shepherd.store.port import Store
 from shepherd.wire.envelope import TaskError
 
 logger = logging.getLogger(__name__)
 
-#: Flows that wait for their tasks hold memory; runs beyond these are followed when others have ended.
+#: Flows that wait for their tasks hold memory; runs beyond these go on when others have ended.
 _OPEN_AT_ONCE: Final = 500
 _TRIES: Final = 3
 
@@ -67,7 +70,7 @@ class Driver:
             self._thread.join(timeout=10)
 
     def task_ended(self, task_number: int) -> None:
-        self._call(lambda: self._work.outcomes.tell(task_number))
+        self._call(lambda: self._work.task_ended(task_number))
 
     def run_led(self, run_number: int) -> None:
         del run_number
@@ -104,6 +107,7 @@ class Work:
         self._open: dict[int, asyncio.Task[None]] = {}
         self._tries: dict[int, int] = {}
         self._engine: Any = None
+        self._pace = Pace()
 
     def open(self, services: Services, publishers: Publishers, config: DriverConfig) -> None:
         self.outcomes = services.outcomes
@@ -115,6 +119,10 @@ class Work:
     def wake(self) -> None:
         self._woken.set()
 
+    def task_ended(self, number: int) -> None:
+        self._pace.task_ended()
+        self.outcomes.tell(number)
+
     async def run(self) -> None:
         loops = [self.outcomes.watch(), self._feed()]
         if self._config.is_prefect_on:
@@ -124,8 +132,21 @@ class Work:
     async def _open_engine(self) -> None:
         # Prefect takes seconds to import: the relay works meanwhile, and so do runs without publishers.
         flow = await asyncio.to_thread(importlib.import_module, "shepherd.publisher.flow")
-        self._engine = flow.PrefectEngine(slots=self._config.slots, patience=self._config.patience)
-        await self._engine.health.watch()
+        engine = self._engine = flow.PrefectEngine(slots=self._config.slots, patience=self._config.patience)
+        await asyncio.gather(engine.health.watch(), self._report(engine))
+
+    async def _report(self, engine: Any) -> None:
+        """Show the runs that no flow of ours drives."""
+        database = self._services.database
+        reporter = Reporter(database, engine.request, self._refused, calls_at_once=engine.calls_at_once)
+        while True:
+            is_more = False
+            try:
+                if self._is_engine_ready():
+                    is_more = await reporter.step(without=set(self._open), is_busy=self._pace.is_busy)
+            except Exception:
+                logger.exception("prefect.report_failed")
+            await asyncio.sleep(0 if is_more else self._config.look_every.total_seconds())
 
     async def _feed(self) -> None:
         while True:
@@ -144,10 +165,6 @@ class Work:
                 self._start(number)
         if self._is_silent():
             await database.call(following.note, self._silence())
-        elif self._is_engine_ready() and not self._engine.is_busy:
-            room = min(self._config.slots, _OPEN_AT_ONCE - len(self._open))
-            for number in await database.call(following.unfollowed, without=set(self._open), limit=max(room, 0)):
-                self._start(number)
 
     def _is_engine_ready(self) -> bool:
         return self._engine is not None and self._engine.health.has_answered
@@ -171,13 +188,7 @@ class Work:
         try:
             run, tasks = await self._services.database.call(load, number)
             session = Session(run, tasks, self._services, await self._publishers_of(number, run.project))
-            followed = Followed(run, self._services.database)
-            follow = self._follow(session, followed) if self._is_engine_ready() else None
-            if not session.is_led:
-                if follow is not None:
-                    await follow
-            else:
-                await self._lead(session, follow)
+            await self._lead(session, self._follow(session, run) if self._is_engine_ready() else None)
         except Exception:
             # The run stays as it is, and is taken up again by a later look.
             logger.exception("flow.broken_off", extra={"run": number})
@@ -206,20 +217,20 @@ class Work:
         if following_task is not None:
             await following_task
 
-    async def _follow(self, session: Session, followed: Followed) -> None:
+    async def _follow(self, session: Session, run: Run) -> None:
         """Show a run in Prefect. Whatever Prefect does wrong is said on the run, and changes nothing else."""
-        number = session.pipeline.number
-        database = self._services.database
-
         try:
-            await self._engine.follow(session, followed)
+            await self._engine.follow(session, run, functools.partial(self._made, run.number))
         except TaskFailedError:
             pass
         except Exception as error:  # noqa: BLE001  # The edge to Prefect.
-            await self._refused(number, error)
+            await self._refused(run.number, error)
             return
-        self._tries.pop(number, None)
-        await database.call(following.followed, number)
+        self._tries.pop(run.number, None)
+        await self._services.database.call(following.followed, [run.number])
+
+    async def _made(self, number: int, flow_run_id: UUID) -> None:
+        await self._services.database.call(following.made, {number: flow_run_id})
 
     async def _refused(self, number: int, error: Exception) -> None:
         logger.warning("prefect.refused", extra={"run": number, "reason": repr(error)})

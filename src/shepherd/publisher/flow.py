@@ -1,7 +1,8 @@
-"""Runs as Prefect flow runs. The only module that knows Prefect, and the only one that may: see docs/decisions.
+"""Runs with publishers as flows in Prefect's engine, and the client to Prefect's API.
 
-Prefect follows and never delays: what a run's end is, is computed from task rows. Where a publisher leads, and
-Prefect's API doesn't answer, the driver calls the publisher without Prefect's engine.
+The only module that imports Prefect, and the only one that may: see docs/decisions. Prefect follows and never delays:
+what a run's end is, is computed from task rows. Where a publisher leads, and Prefect's API doesn't answer, the driver
+calls the publisher without Prefect's engine.
 """
 
 import asyncio
@@ -19,22 +20,20 @@ import httpx
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import AsyncClientContext
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Crashed, Pending
 from prefect.task_engine import run_task_async
 
-from shepherd.publisher.following import Followed
+from shepherd.pipelines.models import Run
+from shepherd.publisher import report
 from shepherd.publisher.lane import Lane
-from shepherd.publisher.session import Pipeline, Session, TaskObject
+from shepherd.publisher.reporter import Request, bury
+from shepherd.publisher.session import Session, TaskObject
 from shepherd.publisher.slots import Slot, Slots
 
-#: Characters that Prefect refuses in a name.
-_BANNED: Final = str.maketrans("/%&><", "_____")
 #: 4 slots, for Prefect on SQLite, make one call at a time; 16, for PostgreSQL, four.
 _SLOTS_A_CALL: Final = 4
 #: How long one look at Prefect's health may take, and how often it is taken, in seconds.
@@ -67,6 +66,10 @@ async def _step(task_object: TaskObject, body: Callable[[], Awaitable[Any]]) -> 
 @functools.lru_cache(maxsize=256)
 def _named(name: str) -> Flow[Any, Any]:
     return _pipeline.with_options(name=name)
+
+
+#: Is told which flow run shows the run.
+Made = Callable[[UUID], Awaitable[None]]
 
 
 class Health:
@@ -105,27 +108,29 @@ class PrefectEngine:
     def __init__(self, *, slots: int, patience: timedelta) -> None:
         self.health = Health(PREFECT_API_URL.value() or "", patience=patience)
         self._slots = Slots(slots)
-        self._calls_at_once = max(1, slots // _SLOTS_A_CALL)
+        self.calls_at_once = max(1, slots // _SLOTS_A_CALL)
         self._client: PrefectClient | None = None
         self._stack = AsyncExitStack()
         self._context: contextvars.Context | None = None
         self._opening = asyncio.Lock()
 
-    @property
-    def is_busy(self) -> bool:
-        return self._slots.is_busy
-
     async def open(self) -> PrefectClient:
         """Return the client; opened at the first call that finds Prefect's API answering."""
         async with self._opening:
             if self._client is None:
-                lane = Lane(calls_at_once=self._calls_at_once)
+                lane = Lane(calls_at_once=self.calls_at_once)
                 entered = await self._stack.enter_async_context(AsyncClientContext({"transport": lane}))
                 self._client = entered.client
                 self._context = contextvars.copy_context()
             return self._client
 
-    async def follow(self, session: Session, followed: Followed) -> None:
+    async def request(self, method: Any, path: Any, document: Any) -> Any:
+        """Call Prefect's API and return its answer; whoever leads comes first."""
+        client = await self.open()
+        async with Slot(self._slots, is_urgent=False):
+            return await _answer(client, method, path, document)
+
+    async def follow(self, session: Session, run: Run, made: Made) -> None:
         """Drive a session inside its flow run, which is made unless there is one.
 
         Raises:
@@ -135,48 +140,28 @@ class PrefectEngine:
         client = await self.open()
         assert self._context is not None
         # Each flow in a copy of the context that holds the client: a coroutine elsewhere would open its own, at 70 ms.
-        following = self._follow(client, session, followed)
+        following = self._follow(client, session, run, made)
         await asyncio.get_running_loop().create_task(following, context=self._context.copy())
 
-    async def _follow(self, client: PrefectClient, session: Session, followed: Followed) -> None:
-        pipeline = session.pipeline
-        named = _named(pipeline.pipeline_name.translate(_BANNED))
-        async with Slot(self._slots, is_urgent=session.is_led) as slot:
-            flow_run = await self._flow_run(client, named, pipeline, followed)
+    async def _follow(self, client: PrefectClient, session: Session, run: Run, made: Made) -> None:
+        named = _named(report.flow_name(run.pipeline_name))
+        request = functools.partial(_answer, client)
+        async with Slot(self._slots, is_urgent=True) as slot:
+            flow_run = await self._flow_run(request, run)
+            await made(flow_run.id)
+            if run.prefect_state == "open":
+                await bury(request, flow_run.id)
             if flow_run.state is not None and flow_run.state.is_final():
                 return
             _session.set((session, slot))
-            await run_flow_async(named, flow_run=flow_run, parameters={"run": pipeline.number})
+            await run_flow_async(named, flow_run=flow_run, parameters={"run": run.number})
 
-    async def _flow_run(
-        self, client: PrefectClient, named: Flow[Any, Any], pipeline: Pipeline, followed: Followed
-    ) -> FlowRun:
-        mark = f"shepherd:{pipeline.id}"
-        if followed.was_opened:
-            for found in await client.read_flow_runs(flow_run_filter=_filter(followed.flow_run_id, mark), limit=1):
-                await self._bury_task_runs(client, found.id)
-                await followed.made(found.id)
-                return found
-        await followed.opening()
-        flow_run = await client.create_flow_run(
-            named,
-            name=f"run-{pipeline.number}",
-            parameters={"run": pipeline.number},
-            tags=[mark, f"project:{pipeline.project}"],
-            state=Pending(),
-        )
-        await followed.made(flow_run.id)
-        return flow_run
-
-    async def _bury_task_runs(self, client: PrefectClient, flow_run_id: UUID) -> None:
-        """Mark as Crashed what a dead process left running."""
-        for task_run in await client.read_task_runs(flow_run_filter=_filter(flow_run_id, "")):
-            if task_run.state is None or not task_run.state.is_final():
-                await client.set_task_run_state(task_run.id, Crashed(message="its Task Publisher ended"), force=True)
+    async def _flow_run(self, request: Request, run: Run) -> FlowRun:
+        flow = await request("POST", "/flows/", {"name": report.flow_name(run.pipeline_name)})
+        document = report.flow_run(run, flow_id=flow["id"], state=report.pending())
+        return FlowRun.model_validate(await request("POST", "/flow_runs/", document))
 
 
-def _filter(flow_run_id: UUID | None, mark: str) -> FlowRunFilter:
-    """Return what finds a flow run by its id, or by its mark where a process died before it wrote the id down."""
-    if flow_run_id is not None:
-        return FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-    return FlowRunFilter(tags=FlowRunFilterTags(all_=[mark]))
+async def _answer(client: PrefectClient, method: Any, path: Any, document: Any) -> Any:
+    response = await client.request(method, path, json=document)
+    return response.json() if response.content else None

@@ -1,17 +1,19 @@
 """Which runs a flow has to drive or to follow, and what is written down of it."""
 
-from collections.abc import Collection
-from datetime import datetime
-from typing import Any
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 
-from shepherd.domain.status import RunStatus
+from shepherd.domain.status import ENDED_RUN, RunStatus
 from shepherd.pipelines.models import Run, Task
-from shepherd.publisher.outcomes import Database
 
-_UNFOLLOWED = ("waiting", "open")
+_UNFOLLOWED: Final = ("waiting", "open")
+#: A run this short is told in one call when it is over, instead of in two.
+_SHORT: Final = timedelta(seconds=1)
 
 
 def led(*, without: Collection[int], limit: int) -> list[int]:
@@ -21,36 +23,37 @@ def led(*, without: Collection[int], limit: int) -> list[int]:
     return list(runs.exclude(number__in=without).order_by("number").values_list("number", flat=True)[:limit])
 
 
-def unfollowed(*, without: Collection[int], limit: int) -> list[int]:
-    """Return runs that Prefect doesn't show yet, or not to their end, in the order of acceptance."""
-    runs = Run.objects.filter(prefect_state__in=_UNFOLLOWED, data__isnull=False).exclude(status=RunStatus.ACCEPTED)
-    return list(runs.exclude(number__in=without).order_by("number").values_list("number", flat=True)[:limit])
+def over(*, without: Collection[int], limit: int) -> list[tuple[Run, list[Task]]]:
+    """Return runs that have ended, which Prefect doesn't show to their end, in the order of acceptance."""
+    return _with_tasks(_unfollowed().filter(status__in=ENDED_RUN).exclude(number__in=without)[:limit])
 
 
-class Followed:
-    """What is written down of one run's flow run, for its engine to read and to complete."""
-
-    def __init__(self, run: Run, database: Database) -> None:
-        self._number = run.number
-        self._database = database
-        self.flow_run_id = run.prefect_flow_run_id
-        #: Whether some process may have made a flow run before.
-        self.was_opened = run.prefect_state == "open"
-
-    async def opening(self) -> None:
-        """Write down that a flow run is about to be made: a crash in between leaves one to be looked for."""
-        await self._database.call(self._update, prefect_state="open")
-
-    async def made(self, flow_run_id: UUID) -> None:
-        self.flow_run_id = flow_run_id
-        await self._database.call(self._update, prefect_flow_run_id=flow_run_id)
-
-    def _update(self, **columns: Any) -> None:
-        Run.objects.filter(number=self._number).update(**columns)
+def live(*, limit: int) -> list[tuple[Run, list[Task]]]:
+    """Return runs under way without a flow of their own, but for those that Prefect had better be told at their end."""
+    has_publisher = Exists(Task.objects.filter(run_id=OuterRef("number"), is_led=True))
+    begun = Q(prefect_state="open") | Q(started_at__lt=datetime.now(UTC) - _SHORT)
+    return _with_tasks(_unfollowed().filter(~has_publisher, begun, status=RunStatus.RUNNING)[:limit])
 
 
-def followed(run_number: int) -> None:
-    Run.objects.filter(number=run_number).update(prefect_state="done", prefect_note="")
+def _unfollowed() -> QuerySet[Run]:
+    return Run.objects.filter(prefect_state__in=_UNFOLLOWED).order_by("number").defer("data")
+
+
+def _with_tasks(runs: QuerySet[Run]) -> list[tuple[Run, list[Task]]]:
+    # Without results and contexts, which may be large.
+    shown = Task.objects.order_by("position").defer("result", "context")
+    return [(run, list(run.tasks.all())) for run in runs.prefetch_related(Prefetch("tasks", shown))]
+
+
+def made(flow_run_ids: Mapping[int, UUID]) -> None:
+    """Write down which flow run shows a run, by its number."""
+    with transaction.atomic():
+        for number, flow_run_id in flow_run_ids.items():
+            Run.objects.filter(number=number).update(prefect_state="open", prefect_flow_run_id=flow_run_id)
+
+
+def followed(run_numbers: Collection[int]) -> None:
+    Run.objects.filter(number__in=run_numbers).update(prefect_state="done", prefect_note="")
 
 
 def given_up(run_number: int, reason: str) -> None:
