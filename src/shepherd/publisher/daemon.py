@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from shepherd.broker.topology import (
     STANDING_QUEUES,
 )
 from shepherd.pipelines import starting
+from shepherd.pipelines.intents import Intent
 from shepherd.publisher import hearing
 from shepherd.publisher.dispatch import Dispatch
 from shepherd.publisher.download import Downloader
@@ -34,6 +35,7 @@ from shepherd.publisher.driver import Driver, DriverConfig
 from shepherd.publisher.fetching import Fetching
 from shepherd.publisher.lock import take_lock
 from shepherd.publisher.loops import Loop
+from shepherd.publisher.pace import Pace
 from shepherd.publisher.publishers import Publishers
 from shepherd.publisher.relay import Relay
 from shepherd.publisher.withdrawing import Withdrawing
@@ -102,13 +104,14 @@ class Daemon:
         publishers = Publishers(config.projects_folder)
         store = open_store(config.store_url)
         self._dispatch = Dispatch(self._broker)
+        self._pace = Pace()
         self._withdrawing = Withdrawing(self._broker)
         self._relay = Relay(
             self._broker,
             self,
             leads=publishers.names,
             is_followed=config.driver.is_prefect_on,
-            send=self._dispatch.post,
+            send=self._send,
         )
         self._driver = Driver(config.driver, self._relay, publishers, store)
         self._fetching = Fetching(self._relay, Downloader(store, allow=config.data_url_allow))
@@ -148,6 +151,10 @@ class Daemon:
         self._fetching.stop()
         self._broker.close()
 
+    def _send(self, intents: Sequence[Intent]) -> None:
+        self._pace.published(len(intents))
+        self._dispatch.post(intents)
+
     def task_ended(self, task_number: int) -> None:
         self._driver.task_ended(task_number)
 
@@ -169,7 +176,7 @@ class Daemon:
         self._fetching.submit(starting.unfetched())
 
     def _hear_replies(self) -> None:
-        hearing.hear_replies(self._replies, self._relay)
+        self._pace.heard(hearing.hear_replies(self._replies, self._relay, gather_s=self._pace.gather_s))
 
     def _hear_beats(self) -> None:
         hearing.hear_beats(self._beats, self._dispatch, self._withdrawing)

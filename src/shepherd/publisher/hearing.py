@@ -1,6 +1,7 @@
 """What workers say: how attempts went, that they live, what they serve, and what their tasks log."""
 
 import logging
+import time
 from datetime import UTC, datetime
 from typing import Final
 
@@ -22,11 +23,17 @@ AT_ONCE: Final = 200
 REPLIES_AT_ONCE: Final = 100
 
 
-def hear_replies(subscription: Subscription, relay: Relay) -> None:
-    """Take what has come from `shepherd.replies`, for a second at most, and have it recorded."""
+def hear_replies(subscription: Subscription, relay: Relay, *, gather_s: float = 0.0) -> int:
+    """Take what comes from `shepherd.replies` within a second, have it recorded, and return how much it was.
+
+    `gather_s` after the first one whatever else has come by then is taken with it.
+    """
     deliveries = subscription.take(at_most=REPLIES_AT_ONCE, wait_s=1.0)
     if not deliveries:
-        return
+        return 0
+    if gather_s:
+        time.sleep(gather_s)
+        deliveries += subscription.take(at_most=REPLIES_AT_ONCE - len(deliveries), wait_s=0)
     try:
         relay.take_replies(deliveries)
     except BaseException:
@@ -34,6 +41,7 @@ def hear_replies(subscription: Subscription, relay: Relay) -> None:
         raise
     # After the commit: a crash before this line brings the replies again, and changes nothing.
     subscription.ack(deliveries)
+    return len(deliveries)
 
 
 def hear_beats(subscription: Subscription, dispatch: Dispatch, withdrawing: Withdrawing) -> None:
