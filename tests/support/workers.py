@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,14 +17,19 @@ from typing import Any, Self
 from shepherd.broker import connect
 from shepherd.broker.port import Message
 from shepherd.broker.topology import (
+    ALL_WORKERS_KEY,
     BEATS,
+    CONTROL_EXCHANGE,
     EXCHANGES,
     LOGS,
     REPLIES,
     STANDING_QUEUES,
     task_queue,
     task_queue_spec,
+    worker_key,
 )
+from shepherd.wire.beat import Beat, parse_beat
+from shepherd.wire.control import Withdrawals
 from shepherd.wire.envelope import Finished, Reply, TaskEnvelope, parse_reply
 from shepherd.wire.fields import parse_kind
 from shepherd.wire.logs import LogLine, LogLines
@@ -75,6 +81,11 @@ class Conversation:
         self._broker.declare(exchanges=EXCHANGES, queues=STANDING_QUEUES)
         self._subscriptions = {name: self._broker.subscribe(name, prefetch=100) for name in (REPLIES, LOGS, BEATS)}
         self._heard: dict[str, deque[bytes]] = {name: deque() for name in self._subscriptions}
+        #: What workers are told that they must not execute; None leaves them without an answer.
+        self.withdrawn: set[str] | None = set()
+        self._is_closed = threading.Event()
+        self._answering = threading.Thread(target=self._answer, name="conversation", daemon=True)
+        self._answering.start()
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +93,8 @@ class Conversation:
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.kill()
+        self._is_closed.set()
+        self._answering.join(20)
         self._broker.close()
 
     @property
@@ -157,9 +170,28 @@ class Conversation:
 
         return wait_until(find, timeout_s=20, what=f"{count} lines of {token}")
 
+    def beat(self, fits: Callable[[Beat], bool]) -> Beat:
+        """Return the first beat from now on that fits."""
+        before = len(self._heard[BEATS])
+
+        def find() -> Beat | None:
+            later = list(self._heard[BEATS])[before:]
+            return next(filter(fits, (parse_beat(body) for body in later if parse_kind(body) == "beat")), None)
+
+        found = wait_until(find, timeout_s=20, what="the beat")
+        assert found is not None
+        return found
+
+    def withdraw(self, *tokens: str) -> None:
+        """Tell all workers, as the Task Publisher does, and whoever asks later."""
+        assert self.withdrawn is not None
+        self.withdrawn |= set(tokens)
+        self._tell(ALL_WORKERS_KEY, Withdrawals(tokens=tokens))
+
     def manifest(self, fits: Callable[[Manifest], bool]) -> Manifest:
         def find() -> Manifest | None:
-            manifests = (Manifest.parse(body) for body in self._all(BEATS) if parse_kind(body) == "manifest")
+            heard = list(self._heard[BEATS])
+            manifests = (Manifest.parse(body) for body in heard if parse_kind(body) == "manifest")
             return next(filter(fits, manifests), None)
 
         found = wait_until(find, timeout_s=20, what="the manifest")
@@ -172,3 +204,31 @@ class Conversation:
             self._heard[queue].extend(delivery.body for delivery in deliveries)
             subscription.ack(deliveries)
         return list(self._heard[queue])
+
+    def _answer(self) -> None:
+        subscription = self._subscriptions[BEATS]
+        while not self._is_closed.is_set():
+            deliveries = subscription.take(at_most=100, wait_s=0.2)
+            for delivery in deliveries:
+                self._heard[BEATS].append(delivery.body)
+                if parse_kind(delivery.body) == "manifest":
+                    self._answer_manifest(Manifest.parse(delivery.body))
+            subscription.ack(deliveries)
+
+    def _answer_manifest(self, manifest: Manifest) -> None:
+        if manifest.wants_withdrawals and self.withdrawn is not None:
+            self._tell(worker_key(manifest.worker), Withdrawals(tokens=tuple(self.withdrawn), is_complete=True))
+
+    def _tell(self, key: str, message: Withdrawals) -> None:
+        self._broker.publish(
+            [
+                Message(
+                    exchange=CONTROL_EXCHANGE,
+                    routing_key=key,
+                    body=message.to_bytes(),
+                    type="withdrawals",
+                    is_mandatory=False,
+                    is_persistent=False,
+                )
+            ]
+        )

@@ -1,15 +1,17 @@
-"""What a worker says about itself: manifests and heartbeats, by the clock and when asked."""
+"""What a worker says about itself, by the clock and when asked; and what it is told."""
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from shepherd.broker.port import Broker, Message, Subscription
-from shepherd.broker.topology import ALL_WORKERS_KEY, BEATS, CONTROL_EXCHANGE
+from shepherd.broker.topology import BEATS
 from shepherd.errors import ProtocolError
 from shepherd.wire.beat import Beat
+from shepherd.wire.control import Withdrawals
 from shepherd.wire.fields import parse_kind
 from shepherd.wire.manifest import Manifest
 from shepherd.worker.process import wait_until
@@ -18,21 +20,38 @@ logger = logging.getLogger(__name__)
 
 _LOOK_S: Final = 0.5
 _PUBLISH_S: Final = 5.0
+#: Between two requests for the list of withdrawn attempts.
+_ASK_S: Final = 1.0
+#: An answer that takes longer than this is worth a line in the log.
+_PATIENCE_S: Final = 3.0
 
 
 class Announcer:
     """One thread that beats, and answers what the Task Publisher asks all workers."""
 
     def __init__(
-        self, broker: Broker, *, worker: str, beat_s: float, describe: Callable[[], tuple[Manifest, Beat] | None]
+        self,
+        broker: Broker,
+        control: Subscription,
+        *,
+        beat_s: float,
+        describe: Callable[[], tuple[Manifest, Beat] | None],
+        withdraw: Callable[[Withdrawals, int | None], None],
     ) -> None:
-        """Announce what `describe` returns; None means that nothing is known yet."""
+        """Announce what `describe` returns, None means that nothing is known yet; pass on what `control` brings.
+
+        `withdraw` gets a list, and the generation of the control queue that it came in.
+        """
         self._broker = broker
-        self._keys = [ALL_WORKERS_KEY, f"worker.{worker}"]
+        self._control = control
         self._beat_s = beat_s
         self._describe = describe
+        self._withdraw = withdraw
         self._is_closed = threading.Event()
         self._is_due = threading.Event()
+        #: Whether the last manifest asked for the list, and since when all have.
+        self._is_asking = False
+        self._asking_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="shepherd-announcer", daemon=True)
 
     def start(self) -> None:
@@ -48,6 +67,7 @@ class Announcer:
         if told is None:
             return
         manifest, beat = told
+        self._note_asking(is_asking=manifest.wants_withdrawals)
         self._broker.publish([_notice("manifest", manifest), _notice("beat", beat)], timeout_s=_PUBLISH_S)
 
     def close(self) -> None:
@@ -55,36 +75,46 @@ class Announcer:
         self._thread.join(_PUBLISH_S + 2 * _LOOK_S)
 
     def _run(self) -> None:
-        control = self._broker.listen(CONTROL_EXCHANGE, binding_keys=self._keys)
         next_beat = 0.0
         while not self._is_closed.is_set():
             try:
-                self._hear(control, wait_s=min(_LOOK_S, wait_until(next_beat)))
+                self._hear(wait_s=min(_LOOK_S, wait_until(next_beat)))
                 if self._is_due.is_set() or time.monotonic() >= next_beat:
-                    next_beat = time.monotonic() + self._beat_s
                     self._is_due.clear()
                     self.announce()
+                    next_beat = time.monotonic() + (min(_ASK_S, self._beat_s) if self._is_asking else self._beat_s)
             except Exception:  # a daemon's loop: logs, backs off, goes on
                 logger.exception("announcer.failed")
                 self._is_closed.wait(1.0)
-        control.close()
+        self._control.close()
 
-    def _hear(self, control: Subscription, *, wait_s: float) -> None:
-        deliveries = control.take(at_most=10, wait_s=wait_s)
-        # Withdrawals, cancels and drains will be heard here as well.
-        if _kinds([delivery.body for delivery in deliveries]) & {"hello"}:
-            self._is_due.set()
-        control.ack(deliveries)
+    def _hear(self, *, wait_s: float) -> None:
+        generation = self._control.generation
+        deliveries = self._control.take(at_most=100, wait_s=wait_s)
+        for delivery in deliveries:
+            try:
+                self._obey(delivery.body, generation)
+            except ProtocolError as error:
+                logger.warning("control.malformed", extra={"why": str(error)})
+        self._control.ack(deliveries)
 
+    def _obey(self, body: bytes, generation: int | None) -> None:
+        match parse_kind(body):
+            case "hello":
+                self._is_due.set()
+            case "withdrawals":
+                self._withdraw(Withdrawals.parse(body), generation)
 
-def _kinds(bodies: Sequence[bytes]) -> set[str]:
-    kinds = set()
-    for body in bodies:
-        try:
-            kinds.add(parse_kind(body))
-        except ProtocolError as error:
-            logger.warning("control.malformed", extra={"why": str(error)})
-    return kinds
+    def _note_asking(self, *, is_asking: bool) -> None:
+        self._is_asking = is_asking
+        if not is_asking:
+            self._asking_since = None
+        elif self._asking_since is None:
+            self._asking_since = time.monotonic()
+        elif self._asking_since != math.inf and time.monotonic() - self._asking_since >= _PATIENCE_S:
+            logger.warning("worker.waiting_for_task_publisher", extra={"for": "the list of withdrawn attempts"})
+            # Said once.
+            self._asking_since = math.inf
 
 
 def _notice(kind: str, content: Manifest | Beat) -> Message:

@@ -12,6 +12,7 @@ from typing import Final
 from shepherd.errors import ProtocolError
 from shepherd.store import open_store
 from shepherd.worker.executor import Executor
+from shepherd.worker.family import become_subreaper
 from shepherd.worker.link import Link, die_with
 from shepherd.worker.output import Output
 from shepherd.worker.pipe import FrameKind
@@ -48,6 +49,7 @@ def serve(tasks: Mapping[str, Task], setup: ChildSetup) -> None:
     """Say what is served, then execute what comes, until the supervisor says to end."""
     _stay_when_all_are_told_to_end()
     die_with(setup.lifeline)
+    become_subreaper()
     link = Link(setup.descriptor)
     executor = Executor(tasks, store=open_store(setup.store_url), worker=setup.worker, scratch=Path(setup.scratch))
     output = Output(link)

@@ -16,6 +16,7 @@ from shepherd.store import open_store
 
 _BROKER: Final = "amqp://guest:guest@127.0.0.1:5672/"
 _MOST_SLOTS: Final = 64
+_MOST_MEGABYTES: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,12 @@ class WorkerConfig:
     slots: int
     #: Seconds between two heartbeats.
     beat_s: float
+    #: How many seconds a task may run before it is claimed and its delivery acked.
+    hold_s: float
+    #: Where replies lie until they are confirmed.
+    spool: str
+    #: How many bytes of them.
+    spool_limit: int
 
     @classmethod
     def read(
@@ -50,6 +57,9 @@ class WorkerConfig:
             store_url=options.store or settings.get("SHEPHERD_STORE") or (Path.cwd() / ".shepherd" / "store").as_uri(),
             slots=_slots(options.slots or settings.get("SHEPHERD_SLOTS") or str(default_slots)),
             beat_s=_seconds(settings, "SHEPHERD_BEAT_S", 10.0),
+            hold_s=_seconds(settings, "SHEPHERD_HOLD_S", 20.0),
+            spool=str(Path(settings.get("SHEPHERD_SPOOL") or Path(".shepherd") / "spool").absolute()),
+            spool_limit=_megabytes(settings, "SHEPHERD_SPOOL_MB", 256),
         )
         return config.checked()
 
@@ -85,6 +95,13 @@ def _slots(text: str) -> int:
     if text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_SLOTS:
         return int(text)
     raise ConfigurationError(f"SHEPHERD_SLOTS (--slots): {text!r} must be a number from 1 to {_MOST_SLOTS}")
+
+
+def _megabytes(settings: Mapping[str, str], variable: str, default: int) -> int:
+    text = settings.get(variable) or str(default)
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_MEGABYTES:
+        return int(text) * 1024 * 1024
+    raise ConfigurationError(f"{variable}: {text!r} must be a number from 1 to {_MOST_MEGABYTES}")
 
 
 def _seconds(settings: Mapping[str, str], variable: str, default: float) -> float:

@@ -29,18 +29,18 @@ class Logbook:
     #: How many lines there are, with the one that says that the rest is missing.
     count: int = 0
     _bytes: int = 0
-    _is_full: bool = False
+    is_full: bool = False
     _waiting: list[LogLine] = field(default_factory=list)
     _waiting_bytes: int = 0
     #: When the oldest waiting line came, by the monotonic clock.
     _since: float = 0.0
 
     def add(self, *, level: str, text: str, at: datetime | None = None) -> None:
-        if self._is_full:
+        if self.is_full:
             return
         size = len(text)
         if self.count >= MOST_LINES - 1 or self._bytes + size > MOST_BYTES:
-            self._is_full = True
+            self.is_full = True
             level, text = "WARNING", f"the log ends here: more than {self.count} lines or {MOST_BYTES} bytes"
         elif size > LONGEST_LINE:
             text = f"{text[:LONGEST_LINE]}… (cut; it had {size} characters)"

@@ -1,12 +1,9 @@
-"""What a worker has to say about its attempts, on its way to the broker. One thread sends for all slots, in batches.
-
-The place of the spool: what is delivered here is kept in memory only, so a delivery is acked after its reply's confirm.
-"""
+"""What a worker has to say about its attempts, on its way to the broker. One thread sends for all slots, in batches."""
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,6 +24,12 @@ LAST_WORDS_S: Final = 30.0
 class _Parcel:
     message: Message
     is_confirmed: threading.Event = field(default_factory=threading.Event)
+    on_confirmed: Callable[[], None] | None = None
+
+    def confirm(self) -> None:
+        self.is_confirmed.set()
+        if self.on_confirmed is not None:
+            self.on_confirmed()
 
 
 class Outbox:
@@ -46,15 +49,26 @@ class Outbox:
     def start(self) -> None:
         self._thread.start()
 
-    def post(self, messages: Sequence[Message]) -> None:
-        """Send these when it can be done, without waiting for it."""
-        self._add([_Parcel(message) for message in messages])
+    def post(self, messages: Sequence[Message], *, on_confirmed: Callable[[], None] | None = None) -> None:
+        """Send these when it can be done, without waiting for it; the callback hears of the last one's confirm.
 
-    def deliver(self, messages: Sequence[Message]) -> bool:
-        """Send these, and return True when the last one is confirmed; False when the worker ends first."""
+        It is called by the thread that sends, and must neither wait nor raise.
+        """
+        parcels = [_Parcel(message) for message in messages]
+        if parcels:
+            parcels[-1].on_confirmed = on_confirmed
+        self._add(parcels)
+
+    def deliver(self, messages: Sequence[Message], *, on_waiting: Callable[[], None] | None = None) -> bool:
+        """Send these, and return True when the last one is confirmed; False when the worker ends first.
+
+        `on_waiting` is called once if the broker doesn't confirm at once.
+        """
         # From the slot's own thread: one that sends for all would let each wait for the confirms of the others.
         if self._is_empty() and self._are_published(messages):
             return True
+        if on_waiting is not None:
+            on_waiting()
         parcels = [_Parcel(message) for message in messages]
         self._add(parcels)
         patience_s = LAST_WORDS_S
@@ -99,7 +113,7 @@ class Outbox:
         unsent = [parcel for parcel, answer in zip(batch, answers, strict=True) if answer is not None]
         for parcel, answer in zip(batch, answers, strict=True):
             if answer is None:
-                parcel.is_confirmed.set()
+                parcel.confirm()
         with self._changed:
             # In front: what came later must not overtake it.
             self._waiting.extendleft(reversed(unsent))

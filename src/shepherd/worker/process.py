@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from shepherd.worker.child import VARIABLE, ChildSetup
+from shepherd.worker.family import Family
 from shepherd.worker.pipe import Frame, FrameKind, FrameReader, packed
 
 _CHUNK: Final = 256 * 1024
@@ -42,21 +43,26 @@ Event = Frame | OutputLine | Exited
 class ChildProcess:
     """One child. To be used by one thread; only `kill` may be called from another."""
 
-    def __init__(self, command: Sequence[str], setup: ChildSetup, *, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], setup: ChildSetup, *, environ: Mapping[str, str], family: Family
+    ) -> None:
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
         with theirs, os.fdopen(lifeline, "rb"):
             told = replace(setup, descriptor=theirs.fileno(), lifeline=lifeline).to_text()
-            self._process = subprocess.Popen(  # noqa: S603  # the command that started this worker
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**environ, VARIABLE: told},
-                pass_fds=[theirs.fileno(), lifeline],
-                # A group of its own: it is killed with everything it started, and Ctrl-C reaches the supervisor alone.
-                start_new_session=True,
-                bufsize=0,
+            self._family = family
+            self._process = family.start(
+                lambda: subprocess.Popen(  # noqa: S603  # the command that started this worker
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env={**environ, VARIABLE: told},
+                    pass_fds=[theirs.fileno(), lifeline],
+                    # A group of its own: Ctrl-C reaches the supervisor alone.
+                    start_new_session=True,
+                    bufsize=0,
+                )
             )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
@@ -108,8 +114,7 @@ class ChildProcess:
 
     def kill(self) -> None:
         """End it at once, with everything that it started; safe from any thread, and when it is already gone."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._family.kill(self._process)
 
     def close(self) -> None:
         """Let it end, then make sure that nothing of it is left."""
@@ -118,6 +123,7 @@ class ChildProcess:
             self._process.wait(_GRACE_S)
         self.kill()
         self._process.wait()
+        self._family.forget(self._process)
         self._socket.close()
         os.close(self._lifeline)
         for pipe in (self._process.stdout, self._process.stderr):

@@ -2,43 +2,27 @@
 
 import logging
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import suppress
 from typing import Final
 
-from shepherd.broker.port import Broker, Delivery, Intake, Message
-from shepherd.broker.topology import DEAD_EXCHANGE, REPLIES, task_queue
-from shepherd.wire.envelope import Finished, Started, TaskError
+from shepherd.broker.port import Delivery, Intake
+from shepherd.broker.topology import task_queue
+from shepherd.errors import BrokerUnavailableError
 from shepherd.wire.manifest import TaskOffer
-from shepherd.worker.logbook import FLUSH_S, Logbook
-from shepherd.worker.outbox import Outbox
-from shepherd.worker.pipe import Frame, FrameKind, parse_line
-from shepherd.worker.process import ChildProcess, Event, Exited, OutputLine, wait_until
+from shepherd.worker.attempt import Attempt
+from shepherd.worker.execution import Execution, claimed, say, withdrawn
+from shepherd.worker.pipe import Frame, FrameKind
+from shepherd.worker.process import ChildProcess, Exited
+from shepherd.worker.surroundings import Surroundings
 
 logger = logging.getLogger(__name__)
 
-#: A task that runs longer says `started`.
-STARTED_AFTER_S: Final = 1.0
 #: How long an idle slot waits for a delivery before it looks whether it should stop.
 _TAKE_S: Final = 0.5
+#: How long a delivery waits for the list of withdrawn attempts before it is given back.
+_LIST_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 60.0
-_NO_LINES: Final = b'"log_lines":0}'
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What all slots of a worker share."""
-
-    worker: str
-    broker: Broker
-    outbox: Outbox
-    stopping: threading.Event
-    start_child: Callable[[], ChildProcess]
-    #: Parses a hello's payload, keeps it as the worker's offer, and returns it.
-    welcome: Callable[[bytes], tuple[TaskOffer, ...]]
 
 
 class Slot:
@@ -51,20 +35,22 @@ class Slot:
         self._intake: Intake | None = None
         self._queues: tuple[str, ...] = ()
         self._pause_s = 0.0
-        self._is_killed = False
-        #: Token of the attempt in hand, empty when the slot is free.
-        self.holding = ""
+        self._is_resting = False
+        self._is_busy = False
         self.thread = threading.Thread(target=self._run, name=f"shepherd-slot-{number}", daemon=True)
 
     @property
-    def is_free(self) -> bool:
-        return self._intake is not None and not self.holding
+    def is_busy(self) -> bool:
+        return self._is_busy
 
-    def kill(self) -> None:
-        """End the child at once; what it executes goes back to its queue when the broker is closed."""
-        self._is_killed = True
-        if self._child is not None:
-            self._child.kill()
+    @property
+    def is_free(self) -> bool:
+        return self._intake is not None and not (self._is_busy or self._is_resting)
+
+    @property
+    def idle_s(self) -> float:
+        """For how many seconds it has been waiting at empty queues."""
+        return self._intake.idle_s if self._intake is not None and self.is_free else 0.0
 
     def _run(self) -> None:
         while not self._around.stopping.is_set():
@@ -79,85 +65,84 @@ class Slot:
         child = self._ready_child()
         if child is None or self._intake is None:
             return
+        self._is_resting = bool(self._around.replies.trouble) or not self._around.withdrawn.is_known
+        if self._is_resting:
+            self._rest(self._intake)
+            return
         delivery = self._intake.take(wait_s=_TAKE_S)
         if delivery is None:
             self._overhear(child)
-        elif self._around.stopping.is_set():
-            self._intake.release(delivery)
-        else:
+        elif self._may_begin():
             self._handle(delivery, self._intake)
+        else:
+            self._intake.release(delivery)
+
+    def _rest(self, intake: Intake) -> None:
+        """Take nothing for a moment: what was withdrawn isn't known, or no reply could be kept."""
+        with suppress(BrokerUnavailableError):
+            intake.pause()
+        if self._around.replies.trouble:
+            self._around.stopping.wait(_TAKE_S)
+            self._around.replies.look_after()
+        else:
+            self._around.withdrawn.wait_known(timeout_s=_TAKE_S)
+
+    def _may_begin(self) -> bool:
+        # The control queue may have been lost while we waited.
+        return not self._around.stopping.is_set() and self._around.withdrawn.wait_known(timeout_s=_LIST_S)
 
     def _handle(self, delivery: Delivery, intake: Intake) -> None:
-        self.holding = delivery.message_id or "?"
+        attempt = Attempt(delivery)
+        self._is_busy = True
         try:
-            child = self._child_with(delivery)
-            if child is None:
-                intake.release(delivery)
-                return
-            messages = self._messages_for(delivery, child)
-            # No answer to what was killed with the worker: unacked it goes to another one.
-            # Deliver first, ack then: a crash between the two repeats an attempt, the other order could lose a reply.
-            # A claim at the hold time and the ack it allows will go between taking and delivering.
-            if not self._is_killed and self._around.outbox.deliver(messages):
-                intake.ack(delivery)
+            if self._around.hands.take(attempt):
+                self._answer(attempt, intake)
+            else:
+                self._join(attempt, intake)
         finally:
-            self.holding = ""
+            self._around.hands.let_go(attempt)
+            self._is_busy = False
 
-    def _messages_for(self, delivery: Delivery, child: ChildProcess) -> list[Message]:
-        logbook = Logbook(token=delivery.message_id, worker=self._around.worker)
-        began = time.monotonic()
-        final = self._executed(delivery, child, logbook)
-        if isinstance(final, Frame) and final.kind is FrameKind.RESULT:
-            body = _with_log_lines(final.payload, logbook.count)
-            return [*logbook.rest(), Message(routing_key=REPLIES, body=body, type="finished")]
-        if isinstance(final, Exited):
-            error = TaskError(code="worker_crashed", message=f"the process that executed the task {final.how}")
+    def _answer(self, attempt: Attempt, intake: Intake) -> None:
+        if attempt.token in self._around.withdrawn:
+            messages = [withdrawn(attempt, worker=self._around.worker)]
+        elif (child := self._child_with(attempt)) is not None:
+            messages = Execution(self._around, attempt, child, intake).run()
         else:
-            error = TaskError(code="protocol_error", message=final.payload.decode())
-        logger.warning("task.broken", extra={"token": delivery.message_id, "code": error.code, "why": error.message})
-        return [*logbook.rest(), self._refusal(delivery, error, logbook, elapsed_s=time.monotonic() - began)]
+            intake.release(attempt.delivery)
+            return
+        # Deliver first, ack then: a crash between the two repeats an attempt, the other order could lose a reply.
+        if messages and self._around.replies.give(attempt, messages) and not attempt.is_claimed:
+            self._ack(attempt, intake)
 
-    def _executed(self, delivery: Delivery, child: ChildProcess, logbook: Logbook) -> Frame | Exited:
-        """Return the child's last word on a delivery; its lines go into the logbook on the way."""
-        started_at = time.monotonic() + STARTED_AFTER_S
-        has_told = False
-        while True:
-            wait_s = FLUSH_S if logbook.is_waiting else None if has_told else wait_until(started_at)
-            events = child.receive(wait_s=3600.0 if wait_s is None else wait_s)
-            final = _noted(events, logbook)
-            if final is not None:
-                _noted(child.drained() if isinstance(final, Frame) else [], logbook)
-                return final
-            if not has_told and time.monotonic() >= started_at:
-                has_told = True
-                self._tell_started(delivery)
-            self._around.outbox.post(logbook.due())
+    def _ack(self, attempt: Attempt, intake: Intake) -> None:
+        if self._around.stopping.is_set():
+            # The ack would bring the next one, only to be given back.
+            with suppress(BrokerUnavailableError):
+                intake.pause()
+        intake.ack(attempt.delivery)
 
-    def _child_with(self, delivery: Delivery) -> ChildProcess | None:
+    def _join(self, again: Attempt, intake: Intake) -> None:
+        """Settle a delivery of what is in hand already: its connection broke, and the broker gave it to us again.
+
+        It isn't executed twice by one worker. Acking takes the broker's responsibility away, so it is claimed.
+        """
+        logger.info("task.delivered_again", extra={"token": again.token})
+        first = self._around.hands.get(again.token)
+        if first is not None and not first.is_claimed:
+            if not self._around.outbox.deliver([claimed(again, worker=self._around.worker)]):
+                return
+            first.is_claimed = True
+        intake.ack(again.delivery)
+
+    def _child_with(self, attempt: Attempt) -> ChildProcess | None:
         """Return the child that has the delivery, or None when none could be started."""
         while (child := self._ready_child()) is not None:
-            if child.send(FrameKind.TASK, delivery.body):
+            if not attempt.begin(child.kill):
+                return None
+            if child.send(FrameKind.TASK, attempt.delivery.body):
                 return child
         return None
-
-    def _tell_started(self, delivery: Delivery) -> None:
-        if delivery.message_id:
-            started = Started(token=delivery.message_id, worker=self._around.worker, at=datetime.now(UTC))
-            self._around.outbox.post([Message(routing_key=REPLIES, body=started.to_bytes(), type="started")])
-
-    def _refusal(self, delivery: Delivery, error: TaskError, logbook: Logbook, *, elapsed_s: float) -> Message:
-        if not delivery.message_id:
-            # Nobody can be answered: where operators look, with what it was.
-            return Message(exchange=DEAD_EXCHANGE, routing_key="", body=delivery.body, type="malformed")
-        reply = Finished(
-            token=delivery.message_id,
-            worker=self._around.worker,
-            at=datetime.now(UTC),
-            elapsed_s=elapsed_s,
-            error=error,
-            log_lines=logbook.count,
-        )
-        return Message(routing_key=REPLIES, body=reply.to_bytes(), type="finished")
 
     def _ready_child(self) -> ChildProcess | None:
         """Return a child that waits for a task; None when there is none and a pause was made."""
@@ -186,13 +171,13 @@ class Slot:
                     return None
                 if isinstance(event, Exited):
                     return f"the file {event.how} before worker.run() was reached"
-                _say(event)
+                say(event)
         return "the worker ends"
 
     def _listen_to(self, offers: tuple[TaskOffer, ...]) -> None:
         queues = tuple(task_queue(offer.name) for offer in offers)
         # Not while a delivery of the old intake is in hand: it must be acked there.
-        if queues == self._queues or self.holding:
+        if queues == self._queues or self._is_busy:
             return
         if self._intake is not None:
             self._intake.close()
@@ -201,7 +186,7 @@ class Slot:
     def _overhear(self, child: ChildProcess) -> None:
         """Pass on what is said between two tasks, so that no pipe fills up; it belongs to no attempt."""
         for event in child.receive(wait_s=0):
-            _say(event)
+            say(event)
 
     def _drop_child(self) -> None:
         if self._child is not None:
@@ -212,28 +197,3 @@ class Slot:
         if self._intake is not None:
             self._intake.close()
         self._drop_child()
-
-
-def _noted(events: list[Event], logbook: Logbook) -> Frame | Exited | None:
-    for event in events:
-        if isinstance(event, OutputLine):
-            logbook.add(level=event.level, text=event.text)
-        elif isinstance(event, Frame) and event.kind is FrameKind.LINE:
-            line = parse_line(event.payload)
-            logbook.add(level=line.level, text=line.text, at=line.at)
-        else:
-            return event
-    return None
-
-
-def _say(event: Event) -> None:
-    if isinstance(event, OutputLine):
-        logger.info("child.says", extra={"text": event.text})
-    elif isinstance(event, Frame) and event.kind is FrameKind.LINE:
-        logger.info("child.says", extra={"text": parse_line(event.payload).text})
-
-
-def _with_log_lines(reply: bytes, count: int) -> bytes:
-    """Return the reply with its last field filled in; only the supervisor counts the lines."""
-    assert reply.endswith(_NO_LINES)
-    return reply if count == 0 else b'%b"log_lines":%d}' % (reply[: -len(_NO_LINES)], count)

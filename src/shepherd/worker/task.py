@@ -2,10 +2,11 @@
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from shepherd.domain.policy import policy_faults
 from shepherd.errors import InvalidInputError
 from shepherd.names import TASK_NAME_RULE, is_task_name
 from shepherd.wire.manifest import TaskOffer
@@ -28,6 +29,8 @@ class Task:
     #: The seed's form: gets a path, and a returned string that names a file is that file.
     is_by_path: bool
     description: str
+    #: What its author wants where a caller says nothing; only what is stated.
+    policy: Mapping[str, Any]
 
     def offer(self) -> TaskOffer:
         return TaskOffer(
@@ -35,19 +38,22 @@ class Task:
             description=self.description,
             context_schema=self.context.schema,
             data=self.data.label if self.data else "",
+            policy=dict(self.policy),
         )
 
 
-def task_of(function: Callable[..., Any], *, name: str = "") -> Task:
+def task_of(function: Callable[..., Any], *, name: str = "", policy: Mapping[str, Any] | None = None) -> Task:
     """Return the task that a function is.
 
     Raises:
-        InvalidInputError: Its name or its parameters can't be a task's; the text says what can.
+        InvalidInputError: Its name, its parameters or its policy can't be a task's; the text says what can.
     """
     given = name or getattr(function, "__name__", "")
     where = f"task {given!r}"
     if not is_task_name(given):
         raise InvalidInputError.at(where, f"the name {TASK_NAME_RULE}")
+    if faults := list(policy_faults(policy or {}, path=f"{where}: ")):
+        raise InvalidInputError(faults)
     parameters = _parameters(function, where=where)
     hints = _hints(function, where=where)
     wanted = [hints.get(parameter.name, Any) for parameter in parameters]
@@ -59,6 +65,7 @@ def task_of(function: Callable[..., Any], *, name: str = "") -> Task:
         data=_data(wanted[1:], is_by_path=is_by_path, where=where),
         is_by_path=is_by_path,
         description=inspect.getdoc(function) or "",
+        policy=policy or {},
     )
 
 

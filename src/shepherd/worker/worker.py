@@ -34,20 +34,68 @@ class Worker:
     @overload
     def task(self, function: Function) -> Function: ...
     @overload
-    def task(self, *, name: str = "") -> Callable[[Function], Function]: ...
-    def task(self, function: Function | None = None, *, name: str = "") -> Function | Callable[[Function], Function]:
+    def task(
+        self,
+        *,
+        name: str = "",
+        retries: int | None = None,
+        backoff: float | None = None,
+        retry_on_lost: int | None = None,
+        wait_timeout: float | None = None,
+        run_timeout: float | None = None,
+    ) -> Callable[[Function], Function]: ...
+    def task(
+        self,
+        function: Function | None = None,
+        *,
+        name: str = "",
+        retries: int | None = None,
+        backoff: float | None = None,
+        retry_on_lost: int | None = None,
+        wait_timeout: float | None = None,
+        run_timeout: float | None = None,
+    ) -> Function | Callable[[Function], Function]:
         """Serve the function as the task of its name, or of `name`; the function itself stays as it is.
 
-        Raises:
-            InvalidInputError: The name or the parameters can't be a task's, or the name is taken; the text says which.
-        """
-        if function is None:
-            return lambda given: self._add(given, name=name)
-        return self._add(function, name=name)
+        The other arguments are the task's policy where a caller says nothing else, times in seconds: how many attempts
+        may follow a failed one, the first pause between them, how many may follow a lost one, how long the task may
+        wait for a worker, and how long one attempt may run before it is ended with everything that it started.
 
-    def add_task(self, function: Callable[..., Any], *, name: str = "") -> Self:
+        Raises:
+            InvalidInputError: The name, the parameters or the policy can't be a task's, or the name is taken; the text
+                says which.
+        """
+        policy = _stated(
+            retries=retries,
+            backoff=backoff,
+            retry_on_lost=retry_on_lost,
+            wait_timeout=wait_timeout,
+            run_timeout=run_timeout,
+        )
+        if function is None:
+            return lambda given: self._add(given, name=name, policy=policy)
+        return self._add(function, name=name, policy=policy)
+
+    def add_task(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str = "",
+        retries: int | None = None,
+        backoff: float | None = None,
+        retry_on_lost: int | None = None,
+        wait_timeout: float | None = None,
+        run_timeout: float | None = None,
+    ) -> Self:
         """Serve the function as `task` does, and return the worker, so that calls can be chained."""
-        self._add(function, name=name)
+        policy = _stated(
+            retries=retries,
+            backoff=backoff,
+            retry_on_lost=retry_on_lost,
+            wait_timeout=wait_timeout,
+            run_timeout=run_timeout,
+        )
+        self._add(function, name=name, policy=policy)
         return self
 
     def run(self, arguments: Sequence[str] | None = None) -> None:
@@ -72,8 +120,8 @@ class Worker:
         """Run, under the name that this had first."""
         self.run()
 
-    def _add(self, function: Function, *, name: str) -> Function:
-        task = task_of(function, name=name)
+    def _add(self, function: Function, *, name: str, policy: dict[str, Any]) -> Function:
+        task = task_of(function, name=name, policy=policy)
         if task.name in self._tasks:
             raise InvalidInputError.at(f"task {task.name!r}", "is defined twice in this worker")
         self._tasks[task.name] = task
@@ -89,3 +137,7 @@ class Worker:
             become_supervisor(config)
         except ConfigurationError as error:
             sys.exit(f"{script_name()}: {error}")
+
+
+def _stated(**policy: float | None) -> dict[str, Any]:
+    return {name: value for name, value in policy.items() if value is not None}

@@ -1,0 +1,72 @@
+"""How an attempt's last word leaves the worker: what is lost with it, and what isn't."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from shepherd.broker.port import Message
+from shepherd.broker.topology import REPLIES
+from shepherd.wire.fields import parse_kind
+from shepherd.worker.attempt import Attempt, Hands
+from shepherd.worker.outbox import Outbox
+from shepherd.worker.spool import Kept, Spool
+
+logger = logging.getLogger(__name__)
+
+
+class Replies:
+    """Sends replies, by way of the spool where nothing else would keep them. Safe from any thread."""
+
+    def __init__(self, outbox: Outbox, spool: Spool, hands: Hands) -> None:
+        self._outbox = outbox
+        self._spool = spool
+        self._hands = hands
+
+    @property
+    def trouble(self) -> str:
+        """Why no reply could be kept now, so that no work must be taken; empty when all is well."""
+        return self._spool.trouble
+
+    def look_after(self) -> None:
+        """Open the spool if that wasn't possible before, send what lies there, and find out whether it takes more."""
+        for kept in self._spool.open():
+            logger.info("reply.found", extra={"token": kept.token})
+            self._hands.keep_reply(kept.token)
+            self._send_kept([], kept)
+        self._spool.probe()
+
+    def give(self, attempt: Attempt, messages: Sequence[Message]) -> bool:
+        """Send the messages, the last of which is the reply, and return True when the delivery may be acked.
+
+        False when the worker ends before the broker has confirmed it. The reply to a claimed attempt is on disk when
+        this returns, and the attempt stays in hand until its confirm.
+        """
+        reply = messages[-1]
+        if attempt.is_claimed and (kept := self._spool.put(attempt.token, reply.body)) is not None:
+            self._hands.keep_reply(attempt.token)
+            self._send_kept(messages[:-1], kept)
+            return True
+        return self._deliver(attempt, messages)
+
+    def _deliver(self, attempt: Attempt, messages: Sequence[Message]) -> bool:
+        reply, kept = messages[-1], list[Kept | None]()
+        # A young attempt's delivery is unacked until the confirm, and what is lost with this worker is executed again.
+        # Worth the disk's time only when the reply has to wait: then somebody may be told sooner than it is repeated.
+        keep = partial(self._keep_waiting, attempt, reply, kept)
+        if not self._outbox.deliver(messages, on_waiting=keep):
+            return False
+        for entry in filter(None, kept):
+            self._spool.remove(entry)
+        return True
+
+    def _keep_waiting(self, attempt: Attempt, reply: Message, kept: list[Kept | None]) -> None:
+        if attempt.token and reply.routing_key == REPLIES and not attempt.is_claimed:
+            kept.append(self._spool.put(attempt.token, reply.body))
+
+    def _send_kept(self, before: Sequence[Message], kept: Kept) -> None:
+        message = Message(routing_key=REPLIES, body=kept.body, type=parse_kind(kept.body))
+        self._outbox.post([*before, message], on_confirmed=partial(self._confirmed, kept))
+
+    def _confirmed(self, kept: Kept) -> None:
+        self._spool.remove(kept)
+        self._hands.drop(kept.token)
