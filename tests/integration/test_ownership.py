@@ -55,9 +55,9 @@ def test_another_one_takes_over_at_once_what_was_given_up() -> None:
     run = _led_run(Engine())
     FIRST.take([run.number])
 
-    SECOND.give_up_all()
+    SECOND.give_up()
     assert SECOND.take([run.number]) == {}
-    FIRST.give_up([run.number])
+    FIRST.give_up()
 
     assert list(SECOND.take([run.number])) == [run.number]
 

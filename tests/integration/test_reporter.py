@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from shepherd.pipelines.models import Run, Task
+from shepherd.pipelines.ownership import Owner
 from shepherd.publisher.outcomes import Database
 from shepherd.publisher.reporter import Reporter
 from shepherd.wire.envelope import TaskError
@@ -16,6 +17,7 @@ from tests.support.engine import Engine
 from tests.support.prefect import PrefectApi
 
 _DEADLINE_S = 30.0
+OWNER = Owner(name="test", lease=timedelta(seconds=30))
 
 
 class Calls:
@@ -48,7 +50,7 @@ async def never_refused(number: int, error: Exception) -> None:
 
 
 def reporter(calls: Calls) -> Reporter:
-    return Reporter(Database(threads=1), calls, never_refused, patience_s=3.0)
+    return Reporter(Database(threads=1), calls, never_refused, owner=OWNER, patience_s=3.0)
 
 
 async def report_until(reporter: Reporter, look: Callable[[], bool]) -> None:

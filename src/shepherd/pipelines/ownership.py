@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from shepherd.pipelines.models import Run
@@ -25,6 +25,10 @@ class Owner:
     #: True where no other Task Publisher can be alive: whoever owned a run before is gone.
     is_alone: bool = False
 
+    def free(self, runs: QuerySet[Run]) -> QuerySet[Run]:
+        """Return those of these runs that could be taken."""
+        return runs if self.is_alone else runs.filter(Q(owner="") | Q(owner=self.name) | Q(owned_until__lt=Now()))
+
     def take(self, numbers: Collection[int]) -> dict[int, int]:
         """Become the owner of these runs, unless another one lives; return the epochs of those that were taken.
 
@@ -33,9 +37,7 @@ class Owner:
         if not numbers:
             return {}
         with transaction.atomic():
-            free = Run.objects.filter(number__in=numbers)
-            if not self.is_alone:
-                free = free.filter(Q(owner="") | Q(owner=self.name) | Q(owned_until__lt=Now()))
+            free = self.free(Run.objects.filter(number__in=numbers))
             taken = list(free.select_for_update(skip_locked=True, of=("self",)).values_list("number", flat=True))
             Run.objects.filter(number__in=taken).update(
                 owner=self.name, owner_epoch=F("owner_epoch") + 1, owned_until=Now() + self.lease
@@ -50,10 +52,6 @@ class Owner:
         current = dict(Run.objects.filter(number__in=epochs, owner=self.name).values_list("number", "owner_epoch"))
         return {number for number, epoch in epochs.items() if current.get(number) != epoch}
 
-    def give_up(self, numbers: Collection[int]) -> None:
-        """Let anybody take these runs at once; those of another owner stay as they are."""
-        if numbers:
-            Run.objects.filter(number__in=numbers, owner=self.name).update(owner="", owned_until=None)
-
-    def give_up_all(self) -> None:
+    def give_up(self) -> None:
+        """Let anybody take at once what is owned here."""
         Run.objects.filter(owner=self.name).update(owner="", owned_until=None)

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import secrets
 import signal
+import socket
 import sys
 import threading
 import time
@@ -28,6 +30,7 @@ from shepherd.broker.topology import (
 )
 from shepherd.pipelines import starting
 from shepherd.pipelines.intents import Intent
+from shepherd.pipelines.ownership import Owner
 from shepherd.publisher import hearing
 from shepherd.publisher.dispatch import Dispatch
 from shepherd.publisher.download import Downloader
@@ -58,6 +61,7 @@ class PublisherConfig:
     projects_folder: Path
     data_url_allow: tuple[str, ...]
     sweep: timedelta
+    owner: Owner
     driver: DriverConfig
 
 
@@ -75,7 +79,7 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     # Its threads hand much to each other and do little at a time: see the worker's supervisor.
     sys.setswitchinterval(0.0005)
-    daemon = Daemon(config_from_settings())
+    daemon = Daemon(config_from_settings(is_alone=lock is not None))
     daemon.start()
     logger.info("publisher.started", extra={"pid": os.getpid()})
     stop.wait()
@@ -83,14 +87,18 @@ def main() -> None:
     logger.info("publisher.stopped")
 
 
-def config_from_settings() -> PublisherConfig:
+def config_from_settings(*, is_alone: bool) -> PublisherConfig:
+    """Return the settings; `is_alone` says that no other Task Publisher can have this database."""
     server = settings.SHEPHERD
+    name = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(3)}"
     return PublisherConfig(
         broker_url=server.broker_url,
         store_url=server.store_url,
         projects_folder=server.projects_folder,
         data_url_allow=server.data_url_allow,
         sweep=server.sweep,
+        # Half of it, so that a flow goes on before anybody takes its task for lost.
+        owner=Owner(name=name, lease=server.lease / 2, is_alone=is_alone),
         driver=DriverConfig(is_prefect_on=server.is_prefect_on, slots=server.prefect_slots or 4),
     )
 
@@ -113,7 +121,7 @@ class Daemon:
             is_followed=config.driver.is_prefect_on,
             send=self._send,
         )
-        self._driver = Driver(config.driver, self._relay, publishers, store)
+        self._driver = Driver(config.driver, self._relay, publishers, store, owner=config.owner)
         self._fetching = Fetching(self._relay, Downloader(store, allow=config.data_url_allow))
         self._woken = threading.Event()
         self._woken.set()

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from shepherd.errors import TaskFailedError
 from shepherd.pipelines.models import Run
+from shepherd.pipelines.ownership import Owner
 from shepherd.publisher import following
 from shepherd.publisher.outcomes import Database, Outcomes
 from shepherd.publisher.plain import call_publisher, plain_step, without_slot
@@ -46,8 +47,11 @@ class DriverConfig:
 class Driver:
     """Drives and follows runs on one event loop, in one thread. Its public methods may be called from any thread."""
 
-    def __init__(self, config: DriverConfig, relay: Relay, publishers: Publishers, store: Store) -> None:
+    def __init__(
+        self, config: DriverConfig, relay: Relay, publishers: Publishers, store: Store, *, owner: Owner
+    ) -> None:
         self._config = config
+        self._owner = owner
         self._relay = relay
         self._publishers = publishers
         self._store = store
@@ -68,6 +72,7 @@ class Driver:
         if self._loop is not None:
             self._call(self._loop.stop)
             self._thread.join(timeout=10)
+            self._owner.give_up()
 
     def task_ended(self, task_number: int) -> None:
         self._call(lambda: self._work.task_ended(task_number))
@@ -93,7 +98,7 @@ class Driver:
         services = Services(
             relay=self._relay, outcomes=outcomes, database=database, store=self._store, call_publisher=call_publisher
         )
-        self._work.open(services, self._publishers, self._config)
+        self._work.open(services, self._publishers, self._config, owner=self._owner)
         self._is_ready.set()
         await self._work.run()
 
@@ -105,11 +110,14 @@ class Work:
 
     def __init__(self) -> None:
         self._open: dict[int, asyncio.Task[None]] = {}
+        self._epochs: dict[int, int] = {}
+        self._sessions: dict[int, Session] = {}
         self._tries: dict[int, int] = {}
         self._engine: Any = None
         self._pace = Pace()
 
-    def open(self, services: Services, publishers: Publishers, config: DriverConfig) -> None:
+    def open(self, services: Services, publishers: Publishers, config: DriverConfig, *, owner: Owner) -> None:
+        self._owner = owner
         self.outcomes = services.outcomes
         self._services = services
         self._publishers = publishers
@@ -124,7 +132,7 @@ class Work:
         self.outcomes.tell(number)
 
     async def run(self) -> None:
-        loops = [self.outcomes.watch(), self._feed()]
+        loops = [self.outcomes.watch(), self._feed(), self._keep_owning()]
         if self._config.is_prefect_on:
             loops.append(self._open_engine())
         await asyncio.gather(*loops)
@@ -138,7 +146,9 @@ class Work:
     async def _report(self, engine: Any) -> None:
         """Show the runs that no flow of ours drives."""
         database = self._services.database
-        reporter = Reporter(database, engine.request, self._refused, calls_at_once=engine.calls_at_once)
+        reporter = Reporter(
+            database, engine.request, self._refused, owner=self._owner, calls_at_once=engine.calls_at_once
+        )
         while True:
             is_more = False
             try:
@@ -161,8 +171,9 @@ class Work:
     async def _start_due(self) -> None:
         database = self._services.database
         if self._is_engine_ready() or not self._config.is_prefect_on or self._is_silent():
-            for number in await database.call(following.led, without=set(self._open), limit=_OPEN_AT_ONCE):
-                self._start(number)
+            led = await database.call(following.led, self._owner, without=set(self._open), limit=_OPEN_AT_ONCE)
+            for number, epoch in led.items():
+                self._start(number, epoch)
         if self._is_silent():
             await database.call(following.note, self._silence())
 
@@ -176,18 +187,34 @@ class Work:
         patience_s = self._config.patience.total_seconds()
         return f"Prefect's API has not answered for {patience_s:g} s; the run goes on without it"
 
-    def _start(self, number: int) -> None:
-        drive = self._open[number] = asyncio.ensure_future(self._drive(number))
+    async def _keep_owning(self) -> None:
+        """Stay the owner of what is driven here, and only watch what another Task Publisher has taken over."""
+        while True:
+            await asyncio.sleep(self._owner.lease.total_seconds() / 3)
+            try:
+                lost = await self._services.database.call(self._owner.renew, dict(self._epochs))
+            except Exception:
+                logger.exception("flows.not_renewed")
+                continue
+            for number in lost & self._sessions.keys():
+                logger.warning("flow.taken_over", extra={"run": number})
+                self._sessions[number].stand_aside()
+
+    def _start(self, number: int, epoch: int) -> None:
+        self._epochs[number] = epoch
+        drive = self._open[number] = asyncio.ensure_future(self._drive(number, epoch))
         drive.add_done_callback(lambda _: self._ended(number))
 
     def _ended(self, number: int) -> None:
-        self._open.pop(number, None)
+        for by_number in (self._open, self._epochs, self._sessions):
+            by_number.pop(number, None)
         self._woken.set()
 
-    async def _drive(self, number: int) -> None:
+    async def _drive(self, number: int, epoch: int) -> None:
         try:
             run, tasks = await self._services.database.call(load, number)
-            session = Session(run, tasks, self._services, await self._publishers_of(number, run.project))
+            publishers = await self._publishers_of(number, run.project)
+            session = self._sessions[number] = Session(run, tasks, self._services, publishers, epoch=epoch)
             await self._lead(session, self._follow(session, run) if self._is_engine_ready() else None)
         except Exception:
             # The run stays as it is, and is taken up again by a later look.

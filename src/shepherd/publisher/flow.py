@@ -152,7 +152,8 @@ class PrefectEngine:
             if run.prefect_state == "open":
                 await bury(request, flow_run.id)
             if flow_run.state is not None and flow_run.state.is_final():
-                return
+                # A run that was resumed after it had ended: it goes on in the flow run that shows its beginning.
+                await request("POST", f"/flow_runs/{flow_run.id}/set_state", report.change(report.pending()))
             _session.set((session, slot))
             await run_flow_async(named, flow_run=flow_run, parameters={"run": run.number})
 

@@ -10,22 +10,26 @@ from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 
 from shepherd.domain.status import ENDED_RUN, RunStatus
 from shepherd.pipelines.models import Run, Task
+from shepherd.pipelines.ownership import Owner
 
 _UNFOLLOWED: Final = ("waiting", "open")
 #: A run this short is told in one call when it is over, instead of in two.
 _SHORT: Final = timedelta(seconds=1)
 
 
-def led(*, without: Collection[int], limit: int) -> list[int]:
-    """Return runs that go on only when their flow drives them, in the order of acceptance."""
+def led(owner: Owner, *, without: Collection[int], limit: int) -> dict[int, int]:
+    """Take runs that go on only when their flow drives them, in the order of acceptance; return their epochs."""
     has_publisher = Exists(Task.objects.filter(run_id=OuterRef("number"), is_led=True))
     runs = Run.objects.filter(has_publisher, status=RunStatus.RUNNING, data__isnull=False)
-    return list(runs.exclude(number__in=without).order_by("number").values_list("number", flat=True)[:limit])
+    free = owner.free(runs).exclude(number__in=without).order_by("number")
+    return owner.take(list(free.values_list("number", flat=True)[:limit]))
 
 
-def over(*, without: Collection[int], limit: int) -> list[tuple[Run, list[Task]]]:
-    """Return runs that have ended, which Prefect doesn't show to their end, in the order of acceptance."""
-    return _with_tasks(_unfollowed().filter(status__in=ENDED_RUN).exclude(number__in=without)[:limit])
+def over(owner: Owner, *, without: Collection[int], limit: int) -> list[tuple[Run, list[Task]]]:
+    """Take runs that have ended, which Prefect doesn't show to their end, in the order of acceptance."""
+    ended = owner.free(_unfollowed()).filter(status__in=ENDED_RUN).exclude(number__in=without)
+    taken = owner.take(list(ended.values_list("number", flat=True)[:limit]))
+    return _with_tasks(_unfollowed().filter(number__in=taken))
 
 
 def live(*, limit: int) -> list[tuple[Run, list[Task]]]:
@@ -46,7 +50,7 @@ def _with_tasks(runs: QuerySet[Run]) -> list[tuple[Run, list[Task]]]:
 
 
 def made(flow_run_ids: Mapping[int, UUID]) -> None:
-    """Write down which flow run shows a run, by its number."""
+    """Write down which flow run shows a run, by its number. Whoever asks Prefect gets the same one."""
     with transaction.atomic():
         for number, flow_run_id in flow_run_ids.items():
             Run.objects.filter(number=number).update(prefect_state="open", prefect_flow_run_id=flow_run_id)

@@ -12,6 +12,7 @@ import httpx
 
 from shepherd.domain.status import ENDED_RUN
 from shepherd.pipelines.models import Run, Task
+from shepherd.pipelines.ownership import Owner
 from shepherd.publisher import following, report
 from shepherd.publisher.outcomes import Database
 
@@ -80,12 +81,14 @@ class Reporter:
         request: Request,
         refused: Refused,
         *,
+        owner: Owner,
         calls_at_once: int = 1,
         patience_s: float = 15.0,
     ) -> None:
         self._database = database
         self._request = request
         self._refused = refused
+        self._owner = owner
         self._calls = asyncio.Semaphore(calls_at_once)
         #: After which Prefect is told again what it hasn't written down.
         self._patience_s = patience_s
@@ -98,7 +101,7 @@ class Reporter:
         await self._prove()
         proving = {number for number, shown in self._shown.items() if shown.told_at is not None}
         limit = _BATCH_WHEN_BUSY if is_busy else _BATCH
-        over = await self._database.call(following.over, without={*without, *proving}, limit=limit)
+        over = await self._database.call(following.over, self._owner, without={*without, *proving}, limit=limit)
         if over:
             await self._tell(over)
         elif not is_busy:
