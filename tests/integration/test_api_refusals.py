@@ -118,13 +118,109 @@ def test_no_bytes_bring_the_server_down(api: Api, content: bytes) -> None:
     assert api.post(content).status_code == 422
 
 
+HANDLES = {
+    "cancel": "reason",
+    "resume": "contexts",
+    "rerun": "contexts",
+}
+
+
+@pytest.fixture
+def number(api: Api) -> int:
+    """A run that can be cancelled and run again."""
+    made: int = api.post(pipeline("sentinel")).json()["number"]
+    return made
+
+
+@pytest.mark.parametrize("handle", HANDLES)
+@pytest.mark.parametrize("name", [name for name in ODD_BODIES if name != "empty"])
+def test_an_odd_body_moves_no_run(api: Api, number: int, handle: str, name: str) -> None:
+    response = api.act(f"/runs/{number}/{handle}", ODD_BODIES[name])
+
+    assert response.status_code == 422
+    assert all(fault["reason"] for fault in response.json()["error"]["faults"])
+    assert list(Run.objects.values_list("number", "status")) == [(number, "accepted")]
+
+
+@pytest.mark.parametrize("handle", HANDLES)
+def test_a_body_of_a_handle_may_have_one_mebibyte(api: Api, number: int, handle: str) -> None:
+    assert api.act(f"/runs/{number}/{handle}", b"{}" + b" " * 1024 * 1024).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "fault"),
+    [
+        ("cancel", {"contexts": {}}, "contexts"),
+        ("cancel", {"reason": 1}, "reason"),
+        ("cancel", {"reason": None}, "reason"),
+        ("cancel", {"reason": "x" * 201}, "reason"),
+        ("cancel", {"reason": "\0"}, "reason"),
+        ("resume", {"reason": "x"}, "reason"),
+        ("resume", {"contexts": []}, "contexts"),
+        ("resume", {"contexts": None}, "contexts"),
+        ("rerun", {"contexts": {"": {}}}, "contexts."),
+        ("rerun", {"contexts": {"x" * 5000: {}}}, f"contexts.{'x' * 100}"),
+        ("rerun", {"contexts": {"\0": {}}}, "contexts.\0"),
+        ("rerun", {"contexts": {"sentinel": None}}, "contexts.sentinel"),
+    ],
+)
+def test_a_field_that_a_handle_does_not_take_is_named(api: Api, number: int, path: str, body: Any, fault: str) -> None:
+    response = api.act(f"/runs/{number}/{path}", body)
+
+    assert response.status_code == 422
+    assert list(faults_of(response)) == [fault]
+
+
+@pytest.mark.parametrize("handle", HANDLES)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(document=JSON)
+def test_no_document_brings_a_handle_down(api: Api, number: int, handle: str, document: Any) -> None:
+    Run.objects.filter(number=number).update(status="failed")
+
+    for body in (document, {HANDLES[handle]: document}, {"contexts": {"sentinel": document}}):
+        assert api.act(f"/runs/{number}/{handle}", json.dumps(body).encode()).status_code in {200, 202, 409, 422}
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{", b'{"reason": 1}', b'{"x": 1}'])
+def test_an_odd_body_pauses_no_project(api: Api, body: bytes) -> None:
+    assert api.act("/projects/ids-drr/pause", body).status_code == 422
+    assert api.get("/projects").json()[1]["paused"] is None
+
+
+def test_a_stranger_moves_no_run_and_pauses_no_project(api: Api, number: int) -> None:
+    stranger = browser(enforce_csrf_checks=True)
+
+    for path in (
+        *(f"runs/{number}/{handle}" for handle in HANDLES),
+        "projects/ids-drr/pause",
+        "projects/ids-drr/unpause",
+    ):
+        response = stranger.post(f"/api/v1/{path}", b"{}", content_type="application/json")
+        assert response.status_code == 401
+    assert list(Run.objects.values_list("number", "status")) == [(number, "accepted")]
+
+
+def test_a_session_moves_a_run_only_with_a_csrf_token(asha: User, api: Api, number: int) -> None:
+    visitor = browser(enforce_csrf_checks=True)
+    visitor.force_login(asha)
+
+    for path in (
+        *(f"runs/{number}/{handle}" for handle in HANDLES),
+        "projects/ids-drr/pause",
+        "projects/ids-drr/unpause",
+    ):
+        assert visitor.post(f"/api/v1/{path}", b"{}", content_type="application/json").status_code == 403
+    assert list(Run.objects.values_list("number", "status")) == [(number, "accepted")]
+
+
 @pytest.mark.parametrize(
     "reference",
     ["0", "7", "9" * 19, "9" * 400, "-1", "x", "%00", "..%2f", "1e3", "00000000-0000-0000-0000-000000000000"],
 )
-@pytest.mark.parametrize("tail", ["", "/logs"])
+@pytest.mark.parametrize("tail", ["", "/logs", *(f"/{handle}" for handle in HANDLES)])
 def test_a_run_that_does_not_exist_is_not_found(api: Api, reference: str, tail: str) -> None:
-    response = api.get(f"/runs/{reference}{tail}")
+    path = f"/runs/{reference}{tail}"
+    response = api.act(path) if tail.strip("/") in HANDLES else api.get(path)
 
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "not_found"

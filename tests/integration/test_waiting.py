@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from shepherd.domain.pipeline import parse_pipeline
 from shepherd.pipelines import queries, services
 from shepherd.pipelines.models import Attempt, Run
+from shepherd.wire.beat import Beat
+from shepherd.wire.value import Inline
+from tests.support.engine import PROJECT, Engine
 from tests.support.web import NOW, later, manifest, pipeline
 
+NOON = "2026-01-31 12:00:00 UTC"
 Make = Callable[..., Run]
 
 
@@ -35,8 +41,10 @@ def running(asha: User) -> Make:
     return make
 
 
-def attempted(run: Run, *, confirmed_at: datetime | None = NOW, published_at: datetime = NOW) -> None:
-    Attempt.objects.create(
+def attempted(
+    run: Run, *, confirmed_at: datetime | None = NOW, published_at: datetime = NOW, **columns: Any
+) -> Attempt:
+    return Attempt.objects.create(
         task=run.tasks.get(position=0),
         attempt_no=1,
         token=f"t{run.number}",
@@ -44,6 +52,7 @@ def attempted(run: Run, *, confirmed_at: datetime | None = NOW, published_at: da
         data={"inline": None},
         published_at=published_at,
         confirmed_at=confirmed_at,
+        **columns,
     )
 
 
@@ -133,3 +142,141 @@ def test_a_run_that_has_ended_waits_for_nothing(running: Make, status: str) -> N
 
 def test_between_two_tasks_the_task_publisher_is_the_reason(running: Make) -> None:
     assert reason(running("succeeded")) == "The Task Publisher is about to publish 'upload'."
+
+
+def test_a_task_whose_workers_are_all_being_drained_says_so(running: Make) -> None:
+    services.announce(manifest("sentinel", state="draining"), now=NOW)
+    run = running("published")
+    attempted(run)
+
+    assert (
+        reason(run)
+        == "Every worker that serves 'sentinel' is being drained: it ends what it has and takes nothing new."
+    )
+
+
+def test_a_worker_that_takes_over_from_a_drained_one_is_the_next(running: Make) -> None:
+    services.announce(manifest("sentinel", state="draining", worker="old"), now=NOW)
+    services.announce(manifest("sentinel", worker="new"), now=NOW)
+    run = running("published")
+    attempted(run)
+
+    assert reason(run) == "RabbitMQ has 'sentinel'; a worker with a free slot takes it next."
+
+
+def test_a_retry_says_when_it_is_due_and_why(running: Make) -> None:
+    run = running("pending", task={"attempt_no": 1, "failures": 1, "retry_at": later(30)})
+    attempted(run, status="failed", error={"code": "unavailable", "message": "the archive\nis down."})
+
+    assert reason(run) == (
+        "Attempt 2 of 'sentinel' is due at 2026-01-31 12:00:30 UTC: "
+        "the last one failed with unavailable, the archive is down."
+    )
+    assert reason(run, now=later(31)) == "The Task Publisher is about to publish 'sentinel'."
+
+
+def test_a_retry_after_a_loss_names_the_worker(running: Make) -> None:
+    run = running("pending", task={"attempt_no": 1, "losses": 1, "retry_at": later(30), "is_led": True})
+    attempted(run, status="lost", worker="w@node-3")
+
+    assert reason(run) == (
+        "Attempt 2 of 'sentinel' is due at 2026-01-31 12:00:30 UTC: the last one was lost with worker w@node-3."
+    )
+
+
+def test_a_long_error_is_cut_within_a_reason(running: Make) -> None:
+    run = running("pending", task={"attempt_no": 1, "retry_at": later(30)})
+    attempted(run, status="failed", error={"code": "x", "message": "m" * 10_000})
+
+    assert len(reason(run) or "") < 320
+
+
+def test_a_claimed_task_whose_worker_is_silent_says_until_when_it_is_waited_for(running: Make) -> None:
+    run = running("running")
+    attempted(run, status="running", worker="w@node-3", claimed_at=NOW, seen_at=later(10), lease_until=later(70))
+
+    assert reason(run, now=later(20)) is None
+    assert reason(run, now=later(50)) == (
+        "Nothing was heard of worker 'w@node-3', which has 'sentinel', since 2026-01-31 12:00:10 UTC; "
+        "unless it speaks up, the attempt is lost at 2026-01-31 12:01:10 UTC."
+    )
+
+
+def test_a_paused_project_is_the_reason_of_what_was_accepted_only(running: Make, asha: User) -> None:
+    services.pause("ids-drr", by=asha, reason="", now=NOW)
+    waiting = services.accept(parse_pipeline(pipeline("sentinel")), by=asha, now=NOW).run
+
+    assert reason(waiting) == "Project 'ids-drr' has been paused by asha since 2026-01-31 12:00:00 UTC."
+    assert reason(running()) == "The Task Publisher is about to publish 'sentinel'."
+
+
+def test_reasons_take_as_many_queries_for_many_runs_as_for_one(running: Make) -> None:
+    services.announce(manifest("sentinel"), now=NOW)
+
+    def count() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            list_runs()
+        return len(captured)
+
+    attempted(running("published"))
+    running(data_url="https://example.org/a.csv")
+    services.accept(parse_pipeline(pipeline("sentinel")), by=User.objects.get(), now=NOW)
+    for_one = count()
+    for _ in range(5):
+        attempted(running("published"))
+        running(data_url="https://example.org/a.csv")
+        attempted(running("pending", task={"attempt_no": 1, "retry_at": later(5)}))
+        services.accept(parse_pipeline(pipeline("sentinel")), by=User.objects.get(), now=NOW)
+
+    assert count() == for_one
+
+
+def list_runs() -> queries.RunPage:
+    return queries.list_runs(queries.RunFilter(), before=None, limit=50, now=NOW)
+
+
+def test_the_engine_itself_brings_each_reason_about(asha: User) -> None:
+    """The reasons in the order in which one run meets them, none of them written into a row by hand."""
+    engine = Engine()
+    seen: list[str | None] = []
+
+    def look() -> None:
+        seen.append(reason(run, now=engine.clock()))
+
+    services.pause(PROJECT, by=asha, reason="the archive moves", now=engine.clock())
+    run = engine.accept("sentinel", data_url="https://example.org/a.csv")
+    engine.relay.start()
+    look()
+    services.unpause(PROJECT)
+    look()
+    engine.relay.start()
+    look()
+    with engine.broker_away():
+        engine.relay.set_data(run.number, Inline(1))
+        engine.clock.advance(6)
+        look()
+    engine.relay.resend()
+    look()
+    services.announce(manifest("sentinel", free_slots=0), now=engine.clock())
+    look()
+    services.beat([Beat(worker=manifest().worker, at=NOW, free_slots=1, holds=())], now=engine.clock())
+    look()
+    services.announce(manifest("sentinel", state="draining"), now=engine.clock())
+    look()
+    engine.clock.advance(3600)
+    look()
+    engine.start(engine.take("sentinel").token)
+    look()
+
+    assert seen == [
+        "Project 'generic-transformations' has been paused by asha since 2026-01-31 12:00:00 UTC: the archive moves.",
+        "Waiting for the Task Publisher to start it.",
+        "Fetching data_url.",
+        f"RabbitMQ is unreachable or takes no messages: 'sentinel' waits to be handed over since {NOON}.",
+        "No worker has ever announced 'sentinel'.",
+        "The only slot for 'sentinel' is busy.",
+        "RabbitMQ has 'sentinel'; a worker with a free slot takes it next.",
+        "Every worker that serves 'sentinel' is being drained: it ends what it has and takes nothing new.",
+        "Every worker that serves 'sentinel' has been offline since 2026-01-31 12:00:06 UTC.",
+        None,
+    ]

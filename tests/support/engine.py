@@ -109,6 +109,12 @@ class Engine:
         deliveries = self.replies.take(at_most=100, wait_s=0.1)
         self.replies.ack(self.relay.take_replies(deliveries))
 
+    @contextmanager
+    def broker_away(self) -> Iterator[None]:
+        self.broker.server.go_down()
+        yield
+        self.broker.server.come_back()
+
     def dead(self) -> list[dict[str, Any]]:
         """What lies in the dead-letter queue."""
         with _taken(self.broker, DEAD_QUEUE) as deliveries:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from django.db import OperationalError
 
@@ -65,17 +65,14 @@ def settled(step: Callable[[], _T]) -> _T:
 
 
 def hold(number: int) -> Standing:
-    """Return where a run is, and lock it there until the end of the caller's transaction.
+    """Return where a run is, and keep it there until the end of the caller's transaction.
 
     Raises:
         NotFoundError: There is no such run.
-        OvertakenError: It moved while it was being locked: begin again, with a new transaction.
     """
-    seen = look(number)
-    _lock(seen)
-    if look(number) != seen:
-        raise OvertakenError
-    return seen
+    # The run before its tasks and attempts, as everybody does who moves it: nobody has a part that another one needs.
+    sql.rows(f"SELECT number FROM pipelines_run WHERE number = %s {sql.for_update()}", [number])
+    return look(number)
 
 
 def look(number: int) -> Standing:
@@ -120,21 +117,3 @@ def _unfinished_attempts(task: StoppedTask) -> tuple[int, ...]:
         [task.number],
     )
     return tuple(row["number"] for row in found)
-
-
-def _lock(seen: Standing) -> None:
-    """Lock rows in the order of those who would move the run: else each could wait for the other."""
-    locks: list[tuple[str, list[Any]]] = [
-        ("pipelines_attempt", list(seen.attempts)),
-        ("pipelines_task", [seen.task.number] if seen.task is not None else []),
-        ("pipelines_run", [seen.number]),
-    ]
-    # `starting.start` and `set_data` have the run first, and then open its first task; anybody else has the run last.
-    if seen.status == RunStatus.ACCEPTED or not seen.has_data:
-        locks.reverse()
-    for table, numbers in locks:
-        if numbers:
-            sql.rows(
-                f"SELECT number FROM {table} WHERE number IN {sql.places(numbers)} ORDER BY number {sql.for_update()}",
-                numbers,
-            )

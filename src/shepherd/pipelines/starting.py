@@ -186,7 +186,7 @@ def _open_first(data: Mapping[int, str], moved: Moved, now: datetime) -> None:
 def _pending_task(number: int, *, epoch: int | None) -> dict[str, Any] | None:
     found = sql.rows(
         f"""{TASKS} WHERE t.number = %s AND t.status = 'pending' AND r.status = 'running' AND t.retry_at IS NULL
-            AND r.owner_epoch = COALESCE(%s, r.owner_epoch) {sql.for_update(of="t, r")}""",
+            AND r.owner_epoch = COALESCE(%s, r.owner_epoch) {sql.for_update(of="r, t")}""",
         [number, epoch],
     )
     return found[0] if found else None
@@ -206,7 +206,7 @@ def _input_of(task: Mapping[str, Any]) -> str:
 def _unended_task(run_number: int, task_number: int) -> dict[str, Any] | None:
     found = sql.rows(
         f"""{TASKS} WHERE t.number = %s AND t.run_id = %s AND t.status IN ('pending', 'published', 'running')
-            {sql.for_update(of="t, r")}""",
+            {sql.for_update(of="r, t")}""",
         [task_number, run_number],
     )
     return found[0] if found else None

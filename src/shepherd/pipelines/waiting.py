@@ -1,6 +1,6 @@
 """Why something waits, in one sentence, computed from rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -44,13 +44,15 @@ class _Known:
     latest: Mapping[int, _Latest]
     #: By project.
     pauses: Mapping[str, Pause]
+    #: Numbers of runs whose data isn't there yet.
+    fetching: Collection[int]
     now: datetime
 
 
 def waiting_reasons(runs: Sequence[Run], *, now: datetime) -> dict[int, str]:
     """Return why each run waits, by its number; one that doesn't wait is left out.
 
-    The runs' tasks should be prefetched in their order. Takes three queries for any number of runs.
+    The runs' tasks should be prefetched in their order. Takes four queries for any number of runs.
     """
     current = {run.number: _current_task(run) for run in runs if run.status not in ENDED_RUN}
     tasks = [task for task in current.values() if task is not None and task.attempt_no]
@@ -60,6 +62,7 @@ def waiting_reasons(runs: Sequence[Run], *, now: datetime) -> dict[int, str]:
         served=availability(published, now=now),
         latest=_latest(tasks),
         pauses={pause.project: pause for pause in Pause.objects.filter(project__in=accepted)},
+        fetching=_fetching([run for run in runs if run.status == RunStatus.RUNNING]),
         now=now,
     )
     found = {run.number: _reason(run, current[run.number], known) for run in runs if run.number in current}
@@ -68,6 +71,12 @@ def waiting_reasons(runs: Sequence[Run], *, now: datetime) -> dict[int, str]:
 
 def _current_task(run: Run) -> Task | None:
     return next((task for task in run.tasks.all() if task.status != TaskStatus.SUCCEEDED), None)
+
+
+def _fetching(runs: Iterable[Run]) -> Collection[int]:
+    # By a query, since the data itself may be large, and isn't loaded for a list.
+    wanted = [run.number for run in runs if run.data_url]
+    return set(Run.objects.filter(number__in=wanted, data__isnull=True).values_list("number", flat=True))
 
 
 def _latest(tasks: Iterable[Task]) -> dict[int, _Latest]:
@@ -94,7 +103,9 @@ def _reason(run: Run, task: Task | None, known: _Known) -> str | None:
         return "All tasks are done; the Task Publisher is about to close the run."
     latest = known.latest.get(task.pk)
     if task.status == TaskStatus.PENDING:
-        return _pending_reason(run, task, latest, now=known.now)
+        return (
+            "Fetching data_url." if run.number in known.fetching else _pending_reason(run, task, latest, now=known.now)
+        )
     # A task that moved on between two queries waits for nothing any more.
     if latest is None:
         return None
@@ -112,8 +123,6 @@ def _accepted_reason(run: Run, known: _Known) -> str:
 
 
 def _pending_reason(run: Run, task: Task, latest: _Latest | None, *, now: datetime) -> str:
-    if run.data is None and run.data_url:
-        return "Fetching data_url."
     if task.retry_at is not None and task.retry_at > now:
         return f"Attempt {task.attempt_no + 1} of {task.name!r} is due at {_at(task.retry_at)}{_ended(_why(latest))}"
     # A retry of what a publisher led needs no publisher: it is sent with what the one before was sent with.

@@ -111,7 +111,9 @@ class Session:
         self.pipeline = Pipeline(run, services.store)
         self.pipeline.follow(parse_value(run.data, path="data") if run.data else Inline(None))
         self.tasks = [
-            TaskObject(task.number, task.id, task.name, task.order_no, task.context, task.is_led, publisher, self)
+            TaskObject(
+                task.number, task.id, task.name, task.order_no, task.effective_context, task.is_led, publisher, self
+            )
             for task in tasks
             for publisher in [publishers.get(task.name) if task.is_led else None]
         ]
