@@ -74,11 +74,12 @@ def test_a_cancelled_task_takes_its_attempt_back_and_no_late_reply(api: Api, eng
         engine.start(token)
 
     answer = api.act(f"/runs/{run.number}/cancel").json()
+    assert Attempt.objects.get(token=token).is_queued
     engine.finish(token, Inline("late"))
 
     assert statuses(run) == ["cancelled", "succeeded", "cancelled", "pending"]
     attempt = Attempt.objects.get(token=token)
-    assert (attempt.status, attempt.is_queued, attempt.finished_at is None) == ("withdrawn", True, False)
+    assert (attempt.status, attempt.is_queued, attempt.finished_at is None) == ("withdrawn", False, False)
     assert [entry["status"] for entry in answer["tasks"][1]["attempts"]] == ["withdrawn"]
     assert Task.objects.get(run=run, name="clean").result is None
 

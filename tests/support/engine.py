@@ -44,6 +44,7 @@ class Heard:
     ended: list[int] = field(default_factory=list)
     led: list[int] = field(default_factory=list)
     due: dict[int, str] = field(default_factory=dict)
+    withdrawals: int = 0
 
     def task_ended(self, task_number: int) -> None:
         self.ended.append(task_number)
@@ -53,6 +54,9 @@ class Heard:
 
     def fetch_due(self, run_number: int, data_url: str) -> None:
         self.due[run_number] = data_url
+
+    def attempts_withdrawn(self) -> None:
+        self.withdrawals += 1
 
 
 class Engine:

@@ -61,5 +61,9 @@ def task_queue(name: str) -> str:
     return f"shepherd.task.{name}"
 
 
+def is_task_queue(queue: str) -> bool:
+    return queue.startswith(task_queue(""))
+
+
 def task_queue_spec(name: str) -> QueueSpec:
     return QueueSpec(name=task_queue(name), arguments=TASK_QUEUE_ARGUMENTS)

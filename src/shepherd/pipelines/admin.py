@@ -6,7 +6,7 @@ from django.contrib import admin, messages
 from django.db import models
 from django.http import HttpRequest
 
-from shepherd.pipelines.models import ApiToken, Offer, Run, Task, WorkerSeen
+from shepherd.pipelines.models import ApiToken, DeadMessage, Offer, Run, Task, WorkerSeen
 from shepherd.pipelines.tokens import new_token
 
 
@@ -70,6 +70,15 @@ class OfferAdmin(LookOnly):
     list_select_related = ("worker",)
     search_fields = ("name",)
     ordering = ("name", "-number")
+
+
+@admin.register(DeadMessage)
+class DeadMessageAdmin(LookOnly):
+    list_display = ("number", "at", "source", "reason")
+    list_filter = ("source",)
+    search_fields = ("reason",)
+    ordering = ("-number",)
+    show_full_result_count = False
 
 
 @admin.register(ApiToken)

@@ -16,13 +16,15 @@ PUBLISHER: Final = "task publisher"
 _RUN_COLUMNS = """r.number AS run_number, r.id AS run_id, r.project AS project, r.pipeline_name AS pipeline_name,
     r.status AS run_status"""
 _TASK_COLUMNS = """t.number AS task_number, t.id AS task_id, t.name AS name, t.order_no AS order_no,
-    t.position AS position, t.status AS task_status, t.attempt_no AS task_attempt_no, t.is_led AS is_led"""
+    t.position AS position, t.status AS task_status, t.attempt_no AS task_attempt_no, t.is_led AS is_led,
+    t.policy AS policy, t.failures AS failures, t.losses AS losses"""
 #: Selects tasks (t) with their runs (r).
-TASKS: Final = f"""SELECT {_TASK_COLUMNS}, t.context AS context, {_RUN_COLUMNS}
+TASKS: Final = f"""SELECT {_TASK_COLUMNS}, COALESCE(t.corrected_context, t.context) AS context, {_RUN_COLUMNS}
     FROM pipelines_task t JOIN pipelines_run r ON r.number = t.run_id"""
 #: Selects attempts (a) with their tasks (t) and runs (r).
 ATTEMPTS: Final = f"""SELECT a.number AS attempt_number, a.token AS token, a.attempt_no AS attempt_no,
-    a.status AS attempt_status, a.context AS context, a.data AS data, {_TASK_COLUMNS}, {_RUN_COLUMNS}
+    a.status AS attempt_status, a.worker AS worker,
+    a.claimed_at AS claimed_at, a.context AS context, a.data AS data, {_TASK_COLUMNS}, {_RUN_COLUMNS}
     FROM pipelines_attempt a
     JOIN pipelines_task t ON t.number = a.task_id
     JOIN pipelines_run r ON r.number = t.run_id"""
@@ -44,6 +46,8 @@ class Moved:
     led_runs: list[int] = field(default_factory=list)
     #: How many replies changed nothing: they came second, or for nothing that is known.
     dropped: int = 0
+    #: Whether attempts were withdrawn, which workers have to be told.
+    has_withdrawn: bool = False
 
 
 def open_tasks(tasks: Sequence[tuple[Mapping[str, Any], str]], moved: Moved, *, now: datetime) -> None:

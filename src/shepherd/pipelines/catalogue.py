@@ -1,14 +1,15 @@
 """Who announced what: the rows behind the catalogue, written by the Task Publisher as workers speak up."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.db import transaction
-from django.db.models import Case, TextField, Value, When
+from django.db.models import TextField
 from django.db.models.functions import Cast
 
 from shepherd.domain.policy import usable_policy_of
+from shepherd.pipelines import sql
 from shepherd.pipelines.models import Offer, WorkerSeen
 from shepherd.pipelines.sql import text
 from shepherd.wire import strict_json
@@ -22,6 +23,8 @@ _COUNT_LIMIT: Final = 2**31 - 1
 #: What a later manifest of the same worker may change.
 _WORKER_CHANGES: Final = ("host", "pid", "version", "store", "slots", "free_slots", "state", "last_seen_at")
 _OFFER_CHANGES: Final = ("description", "context_schema", "data", "policy")
+#: Seconds; more than any worker is idle.
+_LONGEST_IDLE: Final = 10.0 * 366 * 86_400
 
 
 def announce(manifest: Manifest, *, now: datetime) -> None:
@@ -44,11 +47,19 @@ def announce(manifest: Manifest, *, now: datetime) -> None:
 
 def beat(beats: Sequence[Beat], *, now: datetime) -> None:
     """Store that these workers live; beats of workers that never announced themselves change nothing."""
-    last = {text(each.worker, _NAME_LIMIT): _count(each.free_slots) for each in beats}
-    if not last:
-        return
-    free = Case(*(When(worker=worker, then=Value(slots)) for worker, slots in last.items()))
-    WorkerSeen.objects.filter(worker__in=last).update(last_seen_at=now, free_slots=free)
+    last = {text(each.worker, _NAME_LIMIT): each for each in beats}
+    sql.execute_many(
+        "UPDATE pipelines_workerseen SET last_seen_at = %s, free_slots = %s, idle_since = %s WHERE worker = %s",
+        [
+            (sql.time(now), _count(each.free_slots), _idle_since(each, now=now), worker)
+            # In one order, so that two Task Publishers don't wait for each other.
+            for worker, each in sorted(last.items())
+        ],
+    )
+
+
+def _idle_since(beat: Beat, *, now: datetime) -> Any:
+    return sql.time(now - timedelta(seconds=min(beat.idle_s, _LONGEST_IDLE))) if beat.idle_s > 0 else None
 
 
 def _seen(manifest: Manifest, *, now: datetime) -> WorkerSeen:

@@ -112,9 +112,9 @@ def _ended(standing: Standing) -> str:
 def _cancel(standing: Standing, *, by: str, reason: str, now: datetime) -> None:
     at = sql.time(now)
     if standing.attempts:
-        # `is_queued` stays: its message may still lie in a queue, and whoever takes it there has to be told.
+        # Queued, even if a worker has claimed it: that one has yet to be told, too.
         sql.execute(
-            f"""UPDATE pipelines_attempt SET status = 'withdrawn', finished_at = %s
+            f"""UPDATE pipelines_attempt SET status = 'withdrawn', finished_at = %s, is_queued = TRUE
                 WHERE number IN {sql.places(standing.attempts)} AND status IN ('published', 'running')""",
             [at, *standing.attempts],
         )

@@ -44,6 +44,7 @@ class Intent:
             context=strict_json.loads(row["context"]),
             data=parse_value(strict_json.loads(row["data"]), path="data"),
             published_at=now,
+            run_timeout_s=sql.policy(row["policy"]).run_timeout,
         )
         return Message(routing_key=task_queue(self.name), body=envelope.to_bytes(), message_id=self.token, type="task")
 
@@ -56,6 +57,8 @@ class NextTask:
     #: JSON texts, as they are stored.
     context: str
     data: str
+    #: Why it is opened, when no task before it says so.
+    reason: str = ""
 
 
 def open_attempts(tasks: Sequence[NextTask], *, now: datetime, by: str) -> list[Intent]:
@@ -85,11 +88,13 @@ def open_attempts(tasks: Sequence[NextTask], *, now: datetime, by: str) -> list[
     numbers = [task.row["task_number"] for task in tasks]
     for chunk in map(sql.padded, sql.chunks(numbers)):
         sql.execute(
-            f"""UPDATE pipelines_task SET status = %s, attempt_no = attempt_no + 1, published_at = %s
+            f"""UPDATE pipelines_task SET status = %s, attempt_no = attempt_no + 1, published_at = %s, retry_at = NULL
                 WHERE number IN {sql.places(chunk)}""",
             [TaskStatus.PUBLISHED.value, when, *chunk],
         )
-    write_changes((_change(intent, by) for intent in intents), at=now)
+    write_changes(
+        [_change(intent, by, reason=task.reason) for intent, task in zip(intents, tasks, strict=True)], at=now
+    )
     return intents
 
 
@@ -103,8 +108,7 @@ def _intent(task: NextTask) -> Intent:
     return Intent(secrets.token_urlsafe(24), task.row["name"], row)
 
 
-def _change(intent: Intent, by: str) -> Change:
+def _change(intent: Intent, by: str, *, reason: str) -> Change:
     row = intent.row
-    return Change(
-        row["run_number"], row["task_number"], row["attempt_no"], row["task_status"], TaskStatus.PUBLISHED, by
-    )
+    numbers = (row["run_number"], row["task_number"], row["attempt_no"])
+    return Change(*numbers, row["task_status"], TaskStatus.PUBLISHED, by, reason)

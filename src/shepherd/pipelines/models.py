@@ -140,7 +140,8 @@ class Attempt(models.Model):
     published_at = models.DateTimeField()
     #: When the broker confirmed it; until then the sweep publishes it again.
     confirmed_at = models.DateTimeField(null=True)
-    #: True as long as the broker may have its message: until it was claimed, answered or dead-lettered.
+    #: True as long as the broker may have its message: until it was claimed, answered or dead-lettered. Of a withdrawn
+    #: one, as long as a worker may have it, too.
     is_queued = models.BooleanField(default=True, db_default=True)
     #: When a worker took it over from the broker; from then on its lease runs.
     claimed_at = models.DateTimeField(null=True)

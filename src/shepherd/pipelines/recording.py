@@ -1,66 +1,61 @@
 """How answers become history: the one transaction that stores results and opens what follows."""
 
+import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from django.db import transaction
 
-from shepherd.domain.status import (
-    ENDED_RUN,
-    UNFINISHED_ATTEMPT,
-    UNFINISHED_TASK,
-    AttemptStatus,
-    RunStatus,
-    TaskStatus,
-)
+from shepherd.domain.status import AttemptStatus, RunStatus, TaskStatus
 from shepherd.pipelines import sql
 from shepherd.pipelines.advance import ATTEMPTS, TASKS, Moved, end_runs, open_tasks, task_change
-from shepherd.pipelines.changes import Change, write_changes
-from shepherd.wire import strict_json
-from shepherd.wire.envelope import Finished, Reply, Started, TaskError
+from shepherd.pipelines.batch import Batch, Pair
+from shepherd.pipelines.changes import write_changes
+from shepherd.pipelines.leases import record_claims
+from shepherd.pipelines.setbacks import Draw, record_setbacks
+from shepherd.pipelines.withdrawn import forget, withdraw
+from shepherd.wire.envelope import Finished, Reply, Started
 from shepherd.wire.value import NOTHING
 
 
-def record(replies: Sequence[Reply], *, now: datetime) -> Moved:
+def record(replies: Sequence[Reply], *, now: datetime, draw: Draw = random.random) -> Moved:
     """Store how attempts went and open the tasks that follow, all in one transaction.
 
     Safe to call again with the same replies, from any process, in any order: only the first answer to an
     unfinished attempt counts, any other changes nothing. The caller publishes the intents, and acks the
-    replies only after this has returned.
+    replies only after this has returned. `draw` says how long, of the longest pause, a retry waits.
     """
     with transaction.atomic():
-        attempts = _attempts([reply.token for reply in replies])
-        moved = Moved()
-        started: list[tuple[Started, dict[str, Any]]] = []
-        finished: dict[str, tuple[Finished, dict[str, Any]]] = {}
+        attempts = locked_attempts([reply.token for reply in replies])
+        batch = Batch(overtaken=_overtaken(replies, attempts))
         for reply in replies:
-            attempt = attempts.get(reply.token)
-            # No row is no fault: a redelivered reply came second to the first.
-            if attempt is None or reply.token in finished or not _is_open(attempt):
-                moved.dropped += 1
-            elif isinstance(reply, Finished):
-                finished[reply.token] = (reply, attempt)
-            elif isinstance(reply, Started):
-                started.append((reply, attempt))
-        _record_started([pair for pair in started if pair[0].token not in finished], now)
-        _record_finished(list(finished.values()), moved, now)
+            batch.add(reply, attempts.get(reply.token))
+        moved = Moved(dropped=batch.dropped)
+        _record_started(batch.unsettled(batch.started), now)
+        record_claims(batch.unsettled(batch.claimed), now=now)
+        _withdraw_newer(batch.late, moved, now)
+        _record_succeeded(batch.succeeded, moved, now)
+        _record_work(batch.failed, now)
+        record_setbacks(batch.setbacks, moved, now=now, draw=draw)
+        forget(batch.gone)
     return moved
 
 
-def _attempts(tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
+def locked_attempts(tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the rows of `ATTEMPTS` of these tokens, locked until the caller's transaction ends."""
     if not tokens:
         return {}
     tokens = sql.padded(tokens)
     found = sql.rows(
         # By number, so that two Task Publishers lock in the same order.
-        f"{ATTEMPTS} WHERE a.token IN {sql.places(tokens)} ORDER BY a.number {sql.for_update(of='a, t, r')}",
+        f"{ATTEMPTS} WHERE a.token IN {sql.places(tokens)} ORDER BY a.number {sql.for_update(of='r, t, a')}",
         tokens,
     )
     return {row["token"]: row for row in found}
 
 
-def _record_started(pairs: Sequence[tuple[Started, dict[str, Any]]], now: datetime) -> None:
+def _record_started(pairs: Sequence[Pair[Started]], now: datetime) -> None:
     fresh = [(reply, row) for reply, row in pairs if row["attempt_status"] == AttemptStatus.PUBLISHED]
     sql.execute_many(
         "UPDATE pipelines_attempt SET status = 'running', worker = %s, started_at = %s WHERE number = %s",
@@ -73,40 +68,82 @@ def _record_started(pairs: Sequence[tuple[Started, dict[str, Any]]], now: dateti
     write_changes([task_change(row, TaskStatus.RUNNING, by=reply.worker) for reply, row in fresh], at=now)
 
 
-def _record_finished(pairs: Sequence[tuple[Finished, dict[str, Any]]], moved: Moved, now: datetime) -> None:
+def _record_succeeded(pairs: Sequence[Pair[Finished]], moved: Moved, now: datetime) -> None:
     at = sql.time(now)
-    outcomes = [_outcome(reply) for reply, _ in pairs]
+    results = [sql.document(reply.result or NOTHING) for reply, _ in pairs]
     sql.execute_many(
-        f"""UPDATE pipelines_attempt SET status = %s, worker = %s, error = %s, log_lines = %s, finished_at = %s,
-           confirmed_at = COALESCE(confirmed_at, %s), started_at = {_BEGUN} WHERE number = %s""",
+        f"""UPDATE pipelines_attempt SET status = 'succeeded', is_queued = FALSE, worker = %s, error = NULL,
+           log_lines = %s, finished_at = %s, confirmed_at = COALESCE(confirmed_at, %s), started_at = {_BEGUN}
+           WHERE number = %s""",
         [
-            (
-                *_ending(reply),
-                reply.log_lines,
-                at,
-                at,
-                *_begun(reply, now),
-                row["attempt_number"],
-            )
+            (sql.text(reply.worker, 255), reply.log_lines, at, at, *_begun(reply, now), row["attempt_number"])
             for reply, row in pairs
         ],
     )
     sql.execute_many(
-        f"""UPDATE pipelines_task SET status = %s, result = %s, error = %s, finished_at = %s,
+        f"""UPDATE pipelines_task SET status = 'succeeded', result = %s, error = NULL, finished_at = %s,
            started_at = {_BEGUN} WHERE number = %s""",
         [
-            (*outcome, at, *_begun(reply, now), row["task_number"])
-            for outcome, (reply, row) in zip(outcomes, pairs, strict=True)
+            (result, at, *_begun(reply, now), row["task_number"])
+            for result, (reply, row) in zip(results, pairs, strict=True)
         ],
     )
-    write_changes([_ended_change(reply, row) for reply, row in pairs], at=now)
+    write_changes(
+        [task_change(row, TaskStatus.SUCCEEDED, by=reply.worker, reason=_lateness(row)) for reply, row in pairs], at=now
+    )
     moved.ended_tasks += [row["task_number"] for _, row in pairs]
-    results = [result for _, result, _ in outcomes]
-    _advance([(row, result) for result, (_, row) in zip(results, pairs, strict=True) if result is not None], moved, now)
-    end_runs([row["run_number"] for reply, row in pairs if reply.error is not None], RunStatus.FAILED, now=now)
+    _advance([(row, result) for result, (_, row) in zip(results, pairs, strict=True)], moved, now)
 
 
-def _advance(pairs: Sequence[tuple[dict[str, Any], str]], moved: Moved, now: datetime) -> None:
+def _lateness(row: Mapping[str, Any]) -> str:
+    return "after all: it had been given up as lost" if row["attempt_status"] == AttemptStatus.LOST else ""
+
+
+def _record_work(pairs: Sequence[Pair[Finished]], now: datetime) -> None:
+    """Store who worked on what didn't succeed, and since when; how it ended is written elsewhere."""
+    sql.execute_many(
+        f"UPDATE pipelines_attempt SET worker = %s, log_lines = %s, started_at = {_BEGUN} WHERE number = %s",
+        [
+            (sql.text(reply.worker, 255), reply.log_lines, *_begun(reply, now), row["attempt_number"])
+            for reply, row in pairs
+        ],
+    )
+    sql.execute_many(
+        f"UPDATE pipelines_task SET started_at = {_BEGUN} WHERE number = %s",
+        [(*_begun(reply, now), row["task_number"]) for reply, row in pairs],
+    )
+
+
+def _overtaken(replies: Sequence[Reply], attempts: Mapping[str, Mapping[str, Any]]) -> set[int]:
+    """Return the tasks of lost attempts that another worker has claimed since."""
+    lost = {
+        row["task_number"]
+        for reply in replies
+        if isinstance(reply, Finished)
+        and (row := attempts.get(reply.token)) is not None
+        and row["attempt_status"] == AttemptStatus.LOST
+    }
+    if not lost:
+        return set()
+    claimed = sql.rows(
+        f"""SELECT DISTINCT task_id FROM pipelines_attempt WHERE task_id IN {sql.places(list(lost))}
+            AND status IN ('published', 'running') AND claimed_at IS NOT NULL""",
+        lost,
+    )
+    return {row["task_id"] for row in claimed}
+
+
+def _withdraw_newer(task_numbers: Sequence[int], moved: Moved, now: datetime) -> None:
+    """Take back what was opened in place of attempts that have succeeded after all."""
+    if task_numbers:
+        withdraw(task_numbers, now=now)
+        sql.execute(
+            f"UPDATE pipelines_task SET retry_at = NULL WHERE number IN {sql.places(task_numbers)}", task_numbers
+        )
+        moved.has_withdrawn = True
+
+
+def _advance(pairs: Sequence[tuple[Mapping[str, Any], str]], moved: Moved, now: datetime) -> None:
     """Open what follows each success, or end its run."""
     results = {row["run_number"]: (row, result) for row, result in pairs}
     if not results:
@@ -131,23 +168,6 @@ def _following(results: Mapping[int, tuple[Mapping[str, Any], str]]) -> list[dic
     )
 
 
-def _is_open(row: Mapping[str, Any]) -> bool:
-    is_latest = row["attempt_no"] == row["task_attempt_no"]
-    is_unfinished = row["attempt_status"] in UNFINISHED_ATTEMPT and row["task_status"] in UNFINISHED_TASK
-    return is_latest and is_unfinished and row["run_status"] not in ENDED_RUN
-
-
-def _ending(reply: Finished) -> tuple[str, str, str | None]:
-    status = AttemptStatus.FAILED if reply.error else AttemptStatus.SUCCEEDED
-    return status.value, sql.text(reply.worker, 255), _error_document(reply.error)
-
-
-def _outcome(reply: Finished) -> tuple[str, str | None, str | None]:
-    if reply.error is not None:
-        return TaskStatus.FAILED.value, None, _error_document(reply.error)
-    return TaskStatus.SUCCEEDED.value, sql.document(reply.result or NOTHING), None
-
-
 #: Not later than the worker's own measure says: a `started` may have waited in the queue beside its `finished`.
 _BEGUN = "CASE WHEN started_at IS NULL OR started_at > %s THEN %s ELSE started_at END"
 
@@ -155,11 +175,3 @@ _BEGUN = "CASE WHEN started_at IS NULL OR started_at > %s THEN %s ELSE started_a
 def _begun(reply: Finished, now: datetime) -> tuple[Any, Any]:
     at = sql.earlier(now, reply.elapsed_s)
     return at, at
-
-
-def _error_document(error: TaskError | None) -> str | None:
-    return None if error is None else strict_json.dumps(error.to_wire())
-
-
-def _ended_change(reply: Finished, row: Mapping[str, Any]) -> Change:
-    return task_change(row, _ending(reply)[0], by=reply.worker, reason=reply.error.message if reply.error else "")

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from shepherd.domain.policy import Policy
 from shepherd.wire import strict_json
 from shepherd.wire.value import Value
 
@@ -106,8 +107,29 @@ def time(at: datetime) -> Any:
     return at if _database().vendor == "postgresql" else str(at.astimezone(UTC).replace(tzinfo=None))
 
 
+def as_time(found: Any) -> datetime:
+    """Return a time that was read past Django's columns."""
+    return found if isinstance(found, datetime) else datetime.fromisoformat(found).replace(tzinfo=UTC)
+
+
 def earlier(at: datetime, seconds: float) -> Any:
     return time(at - timedelta(seconds=min(max(seconds, 0.0), 3.2e9)))
+
+
+def from_now(seconds: float = 0.0) -> str:
+    """Return an expression: so many seconds after the time by the database's own clock."""
+    if _database().vendor == "postgresql":
+        return f"STATEMENT_TIMESTAMP() + INTERVAL '{seconds:.6f} seconds'"
+    # SQLite has no clock but this machine's, and no text for a time that compares well with the stored ones.
+    return f"'{time(datetime.now(UTC) + timedelta(seconds=seconds))}'"
+
+
+def database_time() -> datetime:
+    """Return the time by the database's own clock."""
+    if _database().vendor != "postgresql":
+        return datetime.now(UTC)
+    found: datetime = rows("SELECT STATEMENT_TIMESTAMP() AS now")[0]["now"]
+    return found
 
 
 def as_uuid(found: Any) -> uuid.UUID:
@@ -128,3 +150,9 @@ def text(value: str, limit: int) -> str:
 def document(value: Value) -> str:
     """Return the JSON text under which a value is stored, and sent."""
     return strict_json.dumps(value.to_wire())
+
+
+@lru_cache(maxsize=1000)
+def policy(document: str) -> Policy:
+    """Return a stored policy. Policies are few, and tasks many."""
+    return Policy.of(strict_json.loads(document))

@@ -10,7 +10,9 @@ from shepherd.domain.status import RunStatus, TaskStatus
 from shepherd.pipelines import sql
 from shepherd.pipelines.advance import PUBLISHER, TASKS, Moved, open_tasks, run_changes
 from shepherd.pipelines.changes import Change, write_changes
+from shepherd.pipelines.inputs import input_of
 from shepherd.pipelines.intents import Intent, NextTask, open_attempts
+from shepherd.pipelines.withdrawn import withdraw
 from shepherd.wire import strict_json
 from shepherd.wire.envelope import TaskError
 from shepherd.wire.value import NOTHING, Value
@@ -104,7 +106,7 @@ def open_attempt(
         task = _pending_task(task_number, epoch=epoch)
         if task is None:
             return None
-        own_data = sql.document(data) if data is not None else _input_of(task)
+        own_data = sql.document(data) if data is not None else input_of(task)
         own_context = strict_json.dumps(context) if context is not None else task["context"]
         return open_attempts([NextTask(task, own_context, own_data)], now=now, by=PUBLISHER)[0]
 
@@ -130,6 +132,7 @@ def fail(
         changes = run_changes([run_number], RunStatus.RUNNING, RunStatus.FAILED, reason=error.message)
         if task is not None:
             changes.append(_fail_task(task, error, now))
+            moved.has_withdrawn = True
             moved.ended_tasks.append(task["task_number"])
         write_changes(changes, at=now)
     return moved
@@ -192,17 +195,6 @@ def _pending_task(number: int, *, epoch: int | None) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
-def _input_of(task: Mapping[str, Any]) -> str:
-    if task["position"] == 0:
-        found = sql.rows("SELECT data AS value FROM pipelines_run WHERE number = %s", [task["run_number"]])
-    else:
-        found = sql.rows(
-            "SELECT result AS value FROM pipelines_task WHERE run_id = %s AND position = %s",
-            [task["run_number"], task["position"] - 1],
-        )
-    return str(found[0]["value"])
-
-
 def _unended_task(run_number: int, task_number: int) -> dict[str, Any] | None:
     found = sql.rows(
         f"""{TASKS} WHERE t.number = %s AND t.run_id = %s AND t.status IN ('pending', 'published', 'running')
@@ -214,13 +206,10 @@ def _unended_task(run_number: int, task_number: int) -> dict[str, Any] | None:
 
 def _fail_task(task: Mapping[str, Any], error: TaskError, now: datetime) -> Change:
     sql.execute(
-        "UPDATE pipelines_task SET status = 'failed', error = %s, finished_at = %s WHERE number = %s",
+        """UPDATE pipelines_task SET status = 'failed', error = %s, finished_at = %s, retry_at = NULL
+           WHERE number = %s""",
         [strict_json.dumps(error.to_wire()), sql.time(now), task["task_number"]],
     )
-    sql.execute(
-        """UPDATE pipelines_attempt SET status = 'withdrawn', finished_at = %s
-           WHERE task_id = %s AND status IN ('published', 'running')""",
-        [sql.time(now), task["task_number"]],
-    )
+    withdraw([task["task_number"]], now=now)
     numbers = (task["run_number"], task["task_number"], task["task_attempt_no"] or None)
     return Change(*numbers, task["task_status"], TaskStatus.FAILED, PUBLISHER, error.message)

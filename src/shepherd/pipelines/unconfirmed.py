@@ -1,7 +1,11 @@
-"""Intents of which nobody knows yet whether the broker has them."""
+"""Attempts that are to be published again: nobody knows whether the broker has them, or it has them no more."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import transaction
 
 from shepherd.pipelines import sql
 from shepherd.pipelines.advance import ATTEMPTS
@@ -26,3 +30,77 @@ def unconfirmed(*, before: datetime, limit: int) -> list[Intent]:
         [sql.time(before)],
     )
     return [Intent.of_row(row) for row in found]
+
+
+#: What RabbitMQ has confirmed, and no worker has taken over: selects attempts with their tasks and runs.
+_IN_A_QUEUE: Final = f"""{ATTEMPTS} WHERE t.status IN ('published', 'running') AND r.status = 'running'
+    AND a.attempt_no = t.attempt_no AND a.status IN ('published', 'running') AND a.is_queued AND a.claimed_at IS NULL
+    AND a.confirmed_at < %s AND (a.seen_at IS NULL OR a.seen_at < %s)"""
+
+
+def missed(*, now: datetime, limit: int) -> list[Intent]:
+    """Return attempts that no queue can have any more, and count them as seen now.
+
+    The broker confirmed them, no heartbeat has named them for a lease, and a worker of their name has waited for a
+    delivery as long. Only to be called by who would have heard the heartbeats.
+    """
+    lease_ago = now - settings.SHEPHERD.lease
+    names = _awaited(idle_since=lease_ago, now=now)
+    return _seen_now(names, confirmed_before=lease_ago, unseen_since=lease_ago, now=now, limit=limit)
+
+
+def has_missed(*, now: datetime) -> bool:
+    """Return whether there are such."""
+    lease_ago = now - settings.SHEPHERD.lease
+    names = _awaited(idle_since=lease_ago, now=now)
+    return bool(names) and bool(_in_a_queue(names, confirmed_before=lease_ago, unseen_since=lease_ago, limit=1))
+
+
+def of_lost_queues(names: Collection[str], *, missing_at: datetime, now: datetime, limit: int) -> list[Intent]:
+    """Return attempts whose queue was found missing at a time, and count them as seen now; to be asked until none is.
+
+    Those that a worker named lately are in its hands, which needs no queue.
+    """
+    unseen_since = now - settings.SHEPHERD.worker_gone_after
+    return _seen_now(names, confirmed_before=missing_at, unseen_since=unseen_since, now=now, limit=limit)
+
+
+def unfinished_names() -> list[str]:
+    """Return the names of all tasks that the broker or a worker may have."""
+    found = sql.rows("SELECT DISTINCT name FROM pipelines_task WHERE status IN ('published', 'running')")
+    return [row["name"] for row in found]
+
+
+def _awaited(*, idle_since: datetime, now: datetime) -> list[str]:
+    found = sql.rows(
+        """SELECT DISTINCT o.name AS name FROM pipelines_offer o JOIN pipelines_workerseen w ON w.number = o.worker_id
+           WHERE w.state = 'serving' AND w.last_seen_at >= %s AND w.idle_since <= %s""",
+        [sql.time(now - settings.SHEPHERD.worker_gone_after), sql.time(idle_since)],
+    )
+    return [row["name"] for row in found]
+
+
+def _seen_now(
+    names: Collection[str], *, confirmed_before: datetime, unseen_since: datetime, now: datetime, limit: int
+) -> list[Intent]:
+    if not names:
+        return []
+    with transaction.atomic():
+        found = _in_a_queue(names, confirmed_before=confirmed_before, unseen_since=unseen_since, limit=limit)
+        numbers = [row["attempt_number"] for row in found]
+        if numbers:
+            sql.execute(
+                f"UPDATE pipelines_attempt SET seen_at = %s WHERE number IN {sql.places(numbers)}",
+                [sql.time(now), *numbers],
+            )
+    return [Intent.of_row(row) for row in found]
+
+
+def _in_a_queue(
+    names: Collection[str], *, confirmed_before: datetime, unseen_since: datetime, limit: int
+) -> list[dict[str, Any]]:
+    return sql.rows(
+        f"""{_IN_A_QUEUE} AND t.name IN {sql.places(list(names))} ORDER BY a.number LIMIT {int(limit)}
+            {sql.for_update(of="a", skip_locked=True)}""",
+        [sql.time(confirmed_before), sql.time(unseen_since), *names],
+    )

@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,39 +16,30 @@ from typing import Final
 from django.conf import settings
 
 from shepherd.broker import connect
-from shepherd.broker.port import Broker, Message
-from shepherd.broker.topology import (
-    ALL_WORKERS_KEY,
-    BEATS,
-    CONTROL_EXCHANGE,
-    EXCHANGES,
-    LOGS,
-    PUBLISHER_KEY,
-    REPLIES,
-    STANDING_QUEUES,
-)
-from shepherd.pipelines import starting
+from shepherd.broker.topology import BEATS, CONTROL_EXCHANGE, DEAD_QUEUE, LOGS, PUBLISHER_KEY, REPLIES
+from shepherd.pipelines import sql, starting, unconfirmed
 from shepherd.pipelines.intents import Intent
 from shepherd.pipelines.ownership import Owner
-from shepherd.publisher import hearing
+from shepherd.publisher import dead_letters, hearing
 from shepherd.publisher.dispatch import Dispatch
 from shepherd.publisher.download import Downloader
 from shepherd.publisher.driver import Driver, DriverConfig
+from shepherd.publisher.ears import Ears
 from shepherd.publisher.fetching import Fetching
 from shepherd.publisher.lock import take_lock
 from shepherd.publisher.loops import Loop
 from shepherd.publisher.pace import Pace
 from shepherd.publisher.publishers import Publishers
 from shepherd.publisher.relay import Relay
+from shepherd.publisher.standing import Topology
+from shepherd.publisher.watch import Watch
 from shepherd.publisher.withdrawing import Withdrawing
 from shepherd.store import open_store
-from shepherd.wire.control import Hello
 
 logger = logging.getLogger(__name__)
 
 #: Wakes that one sweep answers at most.
 _WAKES_AT_ONCE: Final = 100
-_DECLARE_EVERY: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +52,7 @@ class PublisherConfig:
     data_url_allow: tuple[str, ...]
     sweep: timedelta
     owner: Owner
+    lease: timedelta
     driver: DriverConfig
 
 
@@ -99,6 +90,7 @@ def config_from_settings(*, is_alone: bool) -> PublisherConfig:
         sweep=server.sweep,
         # Half of it, so that a flow goes on before anybody takes its task for lost.
         owner=Owner(name=name, lease=server.lease / 2, is_alone=is_alone),
+        lease=server.lease,
         driver=DriverConfig(is_prefect_on=server.is_prefect_on, slots=server.prefect_slots or 4),
     )
 
@@ -128,17 +120,23 @@ class Daemon:
         self._replies = self._broker.subscribe(REPLIES, prefetch=hearing.REPLIES_AT_ONCE)
         self._beats = self._broker.subscribe(BEATS, prefetch=hearing.AT_ONCE)
         self._logs = self._broker.subscribe(LOGS, prefetch=hearing.AT_ONCE)
+        self._dead = self._broker.subscribe(DEAD_QUEUE, prefetch=dead_letters.AT_ONCE)
         self._control = self._broker.listen(CONTROL_EXCHANGE, binding_keys=[PUBLISHER_KEY])
         self._topology = Topology(self._broker)
+        self._ears = Ears(REPLIES, BEATS, lease=config.lease)
+        self._watch = Watch(self._broker, self._relay, self._ears, database_time=sql.database_time)
+        self._stopped = threading.Event()
         self._loops = [Loop(step.__name__.strip("_"), step) for step in self._steps()]
 
     def _steps(self) -> list[Callable[[], None]]:
         return [
             self._sweep,
+            self._watch_over,
             self._hear_replies,
             self._dispatch.send,
             self._hear_beats,
             self._hear_logs,
+            self._take_dead_letters,
             self._hear_wakes,
         ]
 
@@ -151,6 +149,7 @@ class Daemon:
         """Finish what has begun and leave the rest to the next Task Publisher."""
         for loop in self._loops:
             loop.stop()
+        self._stopped.set()
         self._woken.set()
         for loop in self._loops:
             loop.join(timeout_s=15)
@@ -172,54 +171,46 @@ class Daemon:
     def fetch_due(self, run_number: int, data_url: str) -> None:
         self._fetching.submit({run_number: data_url})
 
+    def attempts_withdrawn(self) -> None:
+        self._woken.set()
+
     def _sweep(self) -> None:
         """Look for all that nobody told, each second or when woken."""
         self._woken.wait(self._config.sweep.total_seconds())
         self._woken.clear()
-        self._topology.ensure()
+        # Its consumer doesn't stand as long as its queue is missing.
+        if self._topology.ensure(is_in_need=self._replies.generation is None):
+            self._dispatch.look(unconfirmed.unfinished_names())
+        self._withdrawing.tell_new()
         self._relay.start()
         self._dispatch.confirm()
         self._relay.resend()
-        self._withdrawing.tell_new()
+        for name, missing_at in self._dispatch.take_lost().items():
+            self._relay.resend_lost([name], missing_at=missing_at)
         self._fetching.submit(starting.unfetched())
 
+    def _watch_over(self) -> None:
+        self._stopped.wait(self._config.sweep.total_seconds())
+        self._watch.look()
+
     def _hear_replies(self) -> None:
+        began_at, generation = self._ears.now(), self._replies.generation
         self._pace.heard(hearing.hear_replies(self._replies, self._relay, gather_s=self._pace.gather_s))
+        self._ears.turned(REPLIES, began_at=began_at, generation=generation)
 
     def _hear_beats(self) -> None:
+        began_at, generation = self._ears.now(), self._beats.generation
         hearing.hear_beats(self._beats, self._dispatch, self._withdrawing)
+        self._ears.turned(BEATS, began_at=began_at, generation=generation)
 
     def _hear_logs(self) -> None:
         hearing.hear_logs(self._logs)
+
+    def _take_dead_letters(self) -> None:
+        dead_letters.take_dead_letters(self._dead, self._relay)
 
     def _hear_wakes(self) -> None:
         deliveries = self._control.take(at_most=_WAKES_AT_ONCE, wait_s=1.0)
         if deliveries:
             self._woken.set()
             self._control.ack(deliveries)
-
-
-class Topology:
-    """Exchanges and standing queues: declared at the start, and looked after while the broker may be wiped."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._declared_at = float("-inf")
-        self._has_said_hello = False
-
-    def ensure(self) -> None:
-        if time.monotonic() - self._declared_at < _DECLARE_EVERY.total_seconds() or not self._broker.is_connected:
-            return
-        self._broker.declare(exchanges=EXCHANGES, queues=STANDING_QUEUES)
-        self._declared_at = time.monotonic()
-        if not self._has_said_hello:
-            hello = Message(
-                exchange=CONTROL_EXCHANGE,
-                routing_key=ALL_WORKERS_KEY,
-                body=Hello().to_bytes(),
-                type="hello",
-                is_mandatory=False,
-                is_persistent=False,
-            )
-            self._broker.publish([hello])
-            self._has_said_hello = True

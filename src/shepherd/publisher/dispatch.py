@@ -3,12 +3,12 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from shepherd.broker.port import Broker
-from shepherd.broker.topology import task_queue_spec
+from shepherd.broker.port import Broker, Presence
+from shepherd.broker.topology import task_queue, task_queue_spec
 from shepherd.errors import QueueMissingError, ShepherdError
 from shepherd.pipelines import unconfirmed
 from shepherd.pipelines.intents import Intent
@@ -24,6 +24,8 @@ class Dispatch:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._declared: set[str] = set()
+        #: Tasks whose queue was found missing, with the time, until somebody has dealt with it.
+        self._lost: dict[str, datetime] = {}
         self._waiting: deque[Intent] = deque()
         self._confirmed: deque[str] = deque()
         self._changed = threading.Condition()
@@ -58,7 +60,7 @@ class Dispatch:
                 continue
             logger.warning("task.unconfirmed", extra={"task": intent.name, "reason": str(failure)})
             if isinstance(failure, QueueMissingError):
-                self._declared.discard(intent.name)
+                self._lose({intent.name}, at=now)
 
     def confirm(self) -> None:
         """Write down which attempts the broker has; those that were answered meanwhile need no word."""
@@ -66,8 +68,34 @@ class Dispatch:
         unconfirmed.confirm(tokens, now=datetime.now(UTC))
 
     def declare(self, names: set[str]) -> None:
-        """Create the queues of these tasks; what this object has declared before isn't asked again."""
+        """Create the queues of these tasks; what this object has declared before isn't asked again.
+
+        One that wasn't there may have been deleted: see `take_lost`.
+        """
         new = names - self._declared
         if new:
+            self.look(new)
             self._broker.declare(queues=[task_queue_spec(name) for name in sorted(new)])
             self._declared |= new
+
+    def look(self, names: Collection[str]) -> None:
+        """Find out which of these tasks have no queue, without creating it."""
+        by_queue = {task_queue(name): name for name in sorted(names)}
+        now = datetime.now(UTC)
+        compared = self._broker.compare(queues=[task_queue_spec(name) for name in by_queue.values()])
+        self._lose({by_queue[each.name] for each in compared if each.presence == Presence.MISSING}, at=now)
+
+    def take_lost(self) -> dict[str, datetime]:
+        """Return the tasks whose queue was found missing since the last call, with the time; their queues exist again.
+
+        What they held is to be published again.
+        """
+        lost = dict(self._lost)
+        self.declare(set(lost))
+        for name in lost:
+            self._lost.pop(name, None)
+        return lost
+
+    def _lose(self, names: Collection[str], *, at: datetime) -> None:
+        self._declared -= set(names)
+        self._lost |= dict.fromkeys(names, at)

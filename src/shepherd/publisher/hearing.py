@@ -2,14 +2,17 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from django.db import InterfaceError, OperationalError
+
 from shepherd.broker.port import Delivery, Subscription
-from shepherd.errors import ProtocolError
-from shepherd.pipelines import catalogue, logbook
+from shepherd.errors import DatabaseUnavailableError, ProtocolError
+from shepherd.pipelines import catalogue, leases, logbook
 from shepherd.publisher.dispatch import Dispatch
-from shepherd.publisher.relay import Relay
+from shepherd.publisher.relay import REFUSALS, Relay
 from shepherd.publisher.withdrawing import Withdrawing
 from shepherd.wire.beat import Beat, parse_beat
 from shepherd.wire.fields import parse_kind
@@ -45,21 +48,47 @@ def hear_replies(subscription: Subscription, relay: Relay, *, gather_s: float = 
 
 
 def hear_beats(subscription: Subscription, dispatch: Dispatch, withdrawing: Withdrawing) -> None:
-    """Take what has come from `shepherd.beats`, for a second at most. What isn't understood is logged and dropped."""
+    """Take what has come from `shepherd.beats`, for a second at most. What isn't understood is logged and dropped.
+
+    Raises:
+        DatabaseUnavailableError: Nothing was stored; it comes again.
+    """
     deliveries = subscription.take(at_most=AT_ONCE, wait_s=1.0)
     said = [message for delivery in deliveries if (message := _read(delivery)) is not None]
-    # The latest word of each worker: a backlog of manifests is not worth a transaction each.
+    # The latest word of each worker: a backlog is not worth a transaction each.
     manifests = {each.worker: each for each in said if isinstance(each, Manifest)}
-    for manifest in manifests.values():
-        catalogue.announce(manifest, now=datetime.now(UTC))
-    catalogue.beat([each for each in said if isinstance(each, Beat)], now=datetime.now(UTC))
+    beats = {each.worker: each for each in said if isinstance(each, Beat)}
+    try:
+        in_vain = _store(manifests, beats)
+    except (OperationalError, InterfaceError) as error:
+        subscription.release(deliveries)
+        raise DatabaseUnavailableError(str(error)) from error
     subscription.ack(deliveries)
+    for worker, tokens in in_vain.items():
+        withdrawing.tell(worker, tokens)
+    # A worker takes nothing before it has the list.
+    withdrawing.tell_all_to({manifest.worker for manifest in manifests.values() if manifest.wants_withdrawals})
     names = {task.name for manifest in manifests.values() for task in manifest.tasks}
     if names:
         # A worker waits for its queues, and only we declare them.
         dispatch.declare(names)
-    # A worker takes nothing before it has the list.
-    withdrawing.tell_all_to({manifest.worker for manifest in manifests.values() if manifest.wants_withdrawals})
+
+
+def _store(manifests: Mapping[str, Manifest], beats: Mapping[str, Beat]) -> dict[str, list[str]]:
+    """Store what workers said, and return the attempts that they work on in vain."""
+    now = datetime.now(UTC)
+    try:
+        in_vain = leases.renew({beat.worker: beat.holds for beat in beats.values()}, now=now)
+        for manifest in manifests.values():
+            catalogue.announce(manifest, now=now)
+        catalogue.beat(list(beats.values()), now=now)
+    except (OperationalError, InterfaceError):
+        raise
+    except REFUSALS:
+        # Each comes every ten seconds: what can't be stored now can't be then, and must not keep the others waiting.
+        logger.exception("beats.refused", extra={"beats": len(beats), "manifests": len(manifests)})
+        return {}
+    return in_vain
 
 
 def hear_logs(subscription: Subscription) -> None:

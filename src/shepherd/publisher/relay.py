@@ -1,7 +1,8 @@
 """Publish, record, advance: the engine. It remembers nothing that the database doesn't hold."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -10,9 +11,10 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 from shepherd.broker.port import Broker, Delivery, Message
 from shepherd.broker.topology import DEAD_EXCHANGE
 from shepherd.errors import DatabaseUnavailableError, ProtocolError
-from shepherd.pipelines import recording, starting, unconfirmed
+from shepherd.pipelines import dead, leases, overdue, recording, starting, unconfirmed
 from shepherd.pipelines.advance import Moved
 from shepherd.pipelines.intents import Intent
+from shepherd.pipelines.setbacks import Draw
 from shepherd.wire.control import DeadLetter
 from shepherd.wire.envelope import Reply, TaskError, parse_reply
 from shepherd.wire.value import Value
@@ -25,7 +27,7 @@ _STARTS_AT_ONCE: Final = 200
 _CONFIRM_PATIENCE: Final = timedelta(seconds=5)
 
 #: How a database, or its driver, says that it won't take a value.
-_REFUSALS: Final = (DatabaseError, OverflowError, ValueError)
+REFUSALS: Final = (DatabaseError, OverflowError, ValueError)
 
 
 #: Publishes what is written down, now or soon.
@@ -38,6 +40,7 @@ class Listener(Protocol):
     def task_ended(self, task_number: int) -> None: ...
     def run_led(self, run_number: int) -> None: ...
     def fetch_due(self, run_number: int, data_url: str) -> None: ...
+    def attempts_withdrawn(self) -> None: ...
 
 
 class Relay:
@@ -51,6 +54,7 @@ class Relay:
         leads: starting.Leads,
         send: Send,
         is_followed: bool = True,
+        draw: Draw = random.random,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._broker = broker
@@ -58,6 +62,7 @@ class Relay:
         self._leads = leads
         self._send = send
         self._is_followed = is_followed
+        self._draw = draw
         self._clock = clock
 
     def start(self) -> int:
@@ -105,6 +110,48 @@ class Relay:
             self._send(due)
         return len(due)
 
+    def retry(self) -> None:
+        """Publish every task again whose pause after a failed attempt is over."""
+        self._go_on(overdue.open_retries(now=self._clock()))
+
+    def end_overdue(self) -> None:
+        """Give up what has waited or run for longer than its policy allows."""
+        self._go_on(overdue.end_waits(now=self._clock(), draw=self._draw))
+        self._go_on(overdue.end_runs_beyond_limit(now=self._clock(), draw=self._draw))
+
+    def has_silent(self) -> bool:
+        """Return whether there is something that only silence speaks against."""
+        return leases.are_over() or unconfirmed.has_missed(now=self._clock())
+
+    def end_leases(self) -> None:
+        """Give up every claimed attempt whose worker is silent. Only to be called by who would have heard it."""
+        self._go_on(leases.end_leases(now=self._clock(), draw=self._draw))
+
+    def resend_missed(self) -> int:
+        """Publish again what no queue has any more, as silence says; return how many. Only for who would have heard."""
+        missed = unconfirmed.missed(now=self._clock(), limit=_STARTS_AT_ONCE)
+        if missed:
+            logger.warning("tasks.missed", extra={"tasks": len(missed)})
+            self._send(missed)
+        return len(missed)
+
+    def resend_lost(self, names: Collection[str], *, missing_at: datetime) -> int:
+        """Publish again all that lay in the queues of these tasks, which were found missing; return how many."""
+        count = 0
+        while lost := unconfirmed.of_lost_queues(
+            names, missing_at=missing_at, now=self._clock(), limit=_STARTS_AT_ONCE
+        ):
+            self._send(lost)
+            count += len(lost)
+        return count
+
+    def give_up_delivery(self, token: str, error: TaskError) -> bool:
+        """End the attempt whose message the broker gave up; False if nobody knows it."""
+        moved = dead.record_dead_letter(token, error, now=self._clock(), draw=self._draw)
+        if moved is not None:
+            self._go_on(moved)
+        return moved is not None
+
     def take_replies(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Record a batch of replies and publish what follows; return the deliveries that may be acked now.
 
@@ -116,7 +163,7 @@ class Relay:
             self._record([reply for _, reply in readable])
         except DatabaseUnavailableError:
             raise
-        except _REFUSALS:
+        except REFUSALS:
             logger.exception("replies.batch_refused", extra={"replies": len(readable)})
             self._record_one_by_one(readable)
         return list(deliveries)
@@ -125,7 +172,7 @@ class Relay:
         if not replies:
             return
         try:
-            moved = recording.record(replies, now=self._clock())
+            moved = recording.record(replies, now=self._clock(), draw=self._draw)
         except (OperationalError, InterfaceError) as error:
             raise DatabaseUnavailableError(str(error)) from error
         if moved.dropped:
@@ -136,7 +183,7 @@ class Relay:
         for delivery, reply in pairs:
             try:
                 self._record([reply])
-            except _REFUSALS as error:
+            except REFUSALS as error:
                 self._bury(delivery, f"the database refuses it: {error}")
 
     def _read(self, delivery: Delivery) -> Reply | None:
@@ -162,3 +209,5 @@ class Relay:
             self._listener.run_led(number)
         for number, url in moved.to_fetch.items():
             self._listener.fetch_due(number, url)
+        if moved.has_withdrawn:
+            self._listener.attempts_withdrawn()

@@ -58,3 +58,14 @@ class DeadLetter:
 
     def to_bytes(self) -> bytes:
         return encode("dead", reason=self.reason, source=self.source, body=self.body.decode("utf-8", "replace"))
+
+    @classmethod
+    def parse(cls, body: bytes) -> "DeadLetter":
+        """Return the letter that a message holds.
+
+        Raises:
+            ProtocolError: It holds none; the text names the field.
+        """
+        fields = Fields(typed(body, "dead"))
+        text = fields.text("body").encode("utf-8", "replace")
+        return cls(reason=fields.words("reason"), source=fields.words("source"), body=text)
