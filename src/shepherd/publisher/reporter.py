@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-import httpx
-
 from shepherd.domain.status import ENDED_RUN
 from shepherd.pipelines.models import Run, Task
 from shepherd.pipelines.ownership import Owner
@@ -117,6 +115,9 @@ class Reporter:
 
     async def _tell(self, batch: Sequence[RunAndTasks]) -> None:
         """Make or end the flow runs, one by one; then tell of all their task runs in one call."""
+        # Not at the top: it takes a third of the time in which a Task Publisher starts, also where Prefect is off.
+        import httpx
+
         async with asyncio.TaskGroup() as calls:
             showing = [calls.create_task(self._unless_refused(run, self._show(run, tasks))) for run, tasks in batch]
         pairs = [(run, tasks, each.result()) for (run, tasks), each in zip(batch, showing, strict=True)]
@@ -134,6 +135,8 @@ class Reporter:
 
     async def _unless_refused(self, run: Run, telling: Awaitable[_T]) -> _T | None:
         """Await a call; what Prefect refuses is said on the run; that it does not answer is raised."""
+        import httpx
+
         try:
             async with self._calls:
                 return await telling
