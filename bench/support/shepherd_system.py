@@ -80,6 +80,7 @@ class ShepherdSystem:
             "SHEPHERD_ENV_FILE": "",
             "SHEPHERD_BROKER_URL": services.vhost_url(name),
             "SHEPHERD_STORE": (self.folder / "store").as_uri(),
+            "SHEPHERD_SPOOL": str(self.folder / "spool"),
             "SHEPHERD_PROJECTS": str(_PROJECTS),
             "SHEPHERD_PREFECT": "off",
             "SHEPHERD_SLOTS": "4",

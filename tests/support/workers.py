@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from shepherd.broker import connect
 from shepherd.broker.port import Message
@@ -36,6 +36,8 @@ from shepherd.wire.logs import LogLine, LogLines
 from shepherd.wire.manifest import Manifest
 from shepherd.wire.value import NOTHING, Value
 from tests.support.waiting import wait_until
+
+ReplyT = TypeVar("ReplyT", bound=Reply)
 
 _SOURCE = Path(__file__).parents[2] / "src"
 
@@ -75,6 +77,8 @@ class Conversation:
     def __init__(self, url: str, folder: Path) -> None:
         self._url = url
         self.folder = folder
+        #: What workers are started with beside the usual.
+        self.settings: dict[str, str] = {}
         self._workers: list[WorkerProcess] = []
         self._broker = connect(url, name="test")
         assert self._broker.wait_connected(timeout_s=30)
@@ -106,6 +110,7 @@ class Conversation:
             "SHEPHERD_BROKER_URL": self._url,
             "SHEPHERD_STORE": (self.folder / "store").as_uri(),
             "SHEPHERD_BEAT_S": "0.5",
+            **self.settings,
         }
 
     def start(self, source: str, *arguments: str, file_name: str = "my_worker.py") -> WorkerProcess:
@@ -118,7 +123,14 @@ class Conversation:
     def declare(self, *names: str) -> None:
         self._broker.declare(queues=[task_queue_spec(name) for name in names])
 
-    def publish(self, name: str, context: dict[str, Any] | None = None, *, data: Value = NOTHING) -> str:
+    def publish(
+        self,
+        name: str,
+        context: dict[str, Any] | None = None,
+        *,
+        data: Value = NOTHING,
+        run_timeout_s: float | None = None,
+    ) -> str:
         self.declare(name)
         token = uuid.uuid4().hex
         envelope = TaskEnvelope(
@@ -134,6 +146,7 @@ class Conversation:
             context=context or {},
             data=data,
             published_at=datetime.now(UTC),
+            run_timeout_s=run_timeout_s,
         )
         self.publish_body(name, envelope.to_bytes(), token=token)
         return token
@@ -152,10 +165,15 @@ class Conversation:
         return reply.result
 
     def finished(self, token: str) -> Finished:
-        def find() -> Finished | None:
-            return next((reply for reply in self.replies(token) if isinstance(reply, Finished)), None)
+        return self.reply(token, Finished)
 
-        found = wait_until(find, timeout_s=30, what=f"the reply of {token}")
+    def reply(self, token: str, kind: type[ReplyT]) -> ReplyT:
+        """Return the first reply of this kind to an attempt."""
+
+        def find() -> ReplyT | None:
+            return next((reply for reply in self.replies(token) if isinstance(reply, kind)), None)
+
+        found = wait_until(find, timeout_s=30, what=f"{kind.__name__} of {token}")
         assert found is not None
         return found
 

@@ -49,6 +49,7 @@ class Execution:
     def run(self) -> list[Message]:
         """Execute, and return what there is to say, the reply last; nothing for what is left to the broker."""
         final = self._last_word()
+        self._child.is_muted = False
         cause = self._attempt.over()
         if isinstance(final, Frame) and final.kind is FrameKind.RESULT:
             return self._said(self._reply(_with_log_lines(final.payload, self._logbook.count)))
@@ -80,6 +81,7 @@ class Execution:
             if final is not None:
                 _noted(self._child.drained() if isinstance(final, Frame) else [], self._logbook)
                 return final
+            self._child.is_muted = self._logbook.is_full
             self._keep_time(time.monotonic())
             self._around.outbox.post(self._logbook.due())
 

@@ -8,12 +8,11 @@ from typing import Final
 from shepherd.broker.port import Message
 from shepherd.broker.topology import LOGS
 from shepherd.wire.logs import LogLine, LogLines
+from shepherd.worker.pipe import cut
 
 #: An attempt's log ends here, with a line that says so.
 MOST_LINES: Final = 10_000
 MOST_BYTES: Final = 4 * 1024 * 1024
-#: A line longer than this is cut.
-LONGEST_LINE: Final = 16 * 1024
 #: Lines wait for each other at most this long, in seconds.
 FLUSH_S: Final = 0.2
 _MOST_IN_BATCH: Final = 500
@@ -42,9 +41,7 @@ class Logbook:
         if self.count >= MOST_LINES - 1 or self._bytes + size > MOST_BYTES:
             self.is_full = True
             level, text = "WARNING", f"the log ends here: more than {self.count} lines or {MOST_BYTES} bytes"
-        elif size > LONGEST_LINE:
-            text = f"{text[:LONGEST_LINE]}… (cut; it had {size} characters)"
-        self._append(level, text, at=at or datetime.now(UTC))
+        self._append(level, cut(text), at=at or datetime.now(UTC))
 
     def due(self) -> list[Message]:
         """Return what should be sent now: full batches, and lines that have waited long enough."""

@@ -10,6 +10,8 @@ from typing import Final
 
 from shepherd.wire.logs import LogLine
 
+#: A line longer than this is cut.
+LONGEST_LINE: Final = 16 * 1024
 _HEADER: Final = struct.Struct(">IB")
 
 
@@ -61,7 +63,16 @@ class FrameReader:
 
 
 def packed_line(*, at: float, level: str, text: str) -> bytes:
-    return packed(FrameKind.LINE, json.dumps([at, level, text]).encode())
+    # Before it is copied any further: it may be as large as the child's memory.
+    return packed(FrameKind.LINE, json.dumps([at, level, cut(text)]).encode())
+
+
+def cut(text: str) -> str:
+    """Return a line that is no longer than lines may be, and says so where it was; the same again if called again."""
+    if len(text) <= LONGEST_LINE:
+        return text
+    note = f"… (cut; it had {len(text)} characters)"
+    return text[: LONGEST_LINE - len(note)] + note
 
 
 def parse_line(payload: bytes, *, n: int = 0) -> LogLine:

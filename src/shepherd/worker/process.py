@@ -67,6 +67,8 @@ class ChildProcess:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._socket = ours
+        #: True while nobody wants to know what is written around Python's own streams: it is read and dropped.
+        self.is_muted = False
         self._frames = FrameReader()
         self._outputs = {
             self._process.stdout.fileno(): _Lines("INFO"),
@@ -141,6 +143,8 @@ class ChildProcess:
         chunk = os.read(descriptor, _CHUNK)
         if not chunk:
             self._poll.unregister(descriptor)
+        if self.is_muted:
+            return []
         return list(self._outputs[descriptor].feed(chunk))
 
     def _end(self) -> list[Event]:

@@ -20,7 +20,9 @@ def test_without_settings_it_works_on_one_machine() -> None:
     assert config.broker_url == "amqp://guest:guest@127.0.0.1:5672/"
     assert config.store_url == (Path.cwd() / ".shepherd" / "store").as_uri()
     assert config.slots == min(4, os.cpu_count() or 1)
-    assert config.beat_s == 10
+    assert (config.beat_s, config.hold_s) == (10, 20)
+    assert config.spool == str(Path.cwd() / ".shepherd" / "spool")
+    assert config.spool_limit == 256 * 1024 * 1024
 
 
 def test_an_option_counts_more_than_its_variable() -> None:
@@ -46,6 +48,9 @@ def test_a_variable_counts_more_than_the_file(tmp_path: Path) -> None:
         ("SHEPHERD_SLOTS", "²"),
         ("SHEPHERD_BEAT_S", "nan"),
         ("SHEPHERD_BEAT_S", "-1"),
+        ("SHEPHERD_HOLD_S", "0"),
+        ("SHEPHERD_SPOOL_MB", "0"),
+        ("SHEPHERD_SPOOL_MB", "1.5"),
         ("SHEPHERD_STORE", "relative"),
         ("SHEPHERD_BROKER_URL", "http://x"),
     ],

@@ -1,6 +1,7 @@
 from shepherd.broker.port import Message
 from shepherd.wire.logs import LogLine, LogLines
-from shepherd.worker.logbook import LONGEST_LINE, MOST_LINES, Logbook
+from shepherd.worker.logbook import MOST_LINES, Logbook
+from shepherd.worker.pipe import LONGEST_LINE, cut
 
 
 def _lines(messages: list[Message]) -> list[LogLine]:
@@ -59,5 +60,6 @@ def test_a_long_line_is_cut_and_says_so() -> None:
 
     line = _lines(logbook.rest())[0]
 
-    assert line.text.startswith("x" * LONGEST_LINE)
-    assert "cut" in line.text
+    assert line.text.startswith("x" * (LONGEST_LINE - 100))
+    assert line.text.endswith(f"(cut; it had {LONGEST_LINE + 1} characters)")
+    assert cut(line.text) == line.text

@@ -141,3 +141,22 @@ def test_the_function_stays_itself() -> None:
 def test_a_workers_name_is_checked(name: str) -> None:
     with pytest.raises(InvalidInputError, match="letters"):
         Worker(name)
+
+
+def _patient(context: dict[str, Any]) -> None: ...
+
+
+def test_a_policy_stands_in_the_offer_as_far_as_it_is_stated() -> None:
+    task = task_of(_patient, policy={"retries": 3, "run_timeout": 60})
+
+    assert task.offer().policy == {"retries": 3, "run_timeout": 60}
+    assert task_of(_patient).offer().policy == {}
+
+
+def test_a_policy_that_cannot_be_is_refused_where_the_task_is_defined() -> None:
+    worker = Worker()
+
+    with pytest.raises(InvalidInputError, match=r"_patient.*retries: must be an integer") as refusal:
+        worker.add_task(_patient, retries=-1, run_timeout=0)
+
+    assert len(refusal.value.faults) == 2

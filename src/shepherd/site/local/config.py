@@ -81,6 +81,7 @@ class LocalConfig:
             "SHEPHERD_BROKER_URL": self.broker_url or f"amqp://guest:guest@{HOST}:{self.broker_port}/",
             "SHEPHERD_DATABASE_URL": self.database_url,
             "SHEPHERD_STORE": self.store_url,
+            "SHEPHERD_SPOOL": str(self.home / "spool"),
             "SHEPHERD_PROJECTS": str(self.projects_folder),
             "SHEPHERD_WEB_PORT": str(self.web_port),
             "SHEPHERD_SECRET_KEY": secret_key,
