@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -65,6 +67,9 @@ def test_five_tasks_over_all_flights_run_in_order_and_give_what_polars_computes(
     flow_run = running.in_prefect(run)
     assert [task_run["name"] for task_run in flow_run["task_runs"]] == names
     assert {task_run["state_type"] for task_run in flow_run["task_runs"]} == {"COMPLETED"}
+    assert [span(task_run, "start_time", "end_time") for task_run in flow_run["task_runs"]] == [
+        span(task, "started_at", "finished_at") for task in run["tasks"]
+    ]
 
 
 def test_two_workers_share_fifty_runs_and_repeat_none(running: Trial) -> None:
@@ -89,7 +94,12 @@ def test_a_failing_task_ends_its_run_and_what_follows_stays_pending(running: Tri
     assert error["message"] == "no gold here"
     assert "in fails" in error["traceback"]
     assert 'LookupError(f"no' in error["traceback"]
-    assert running.in_prefect(run, wanted="FAILED")["name"] == f"run-{run['number']}"
+    flow_run = running.in_prefect(run, wanted="FAILED", tasks=1)
+    assert flow_run["name"] == f"run-{run['number']}"
+    assert flow_run["state"]["message"].startswith("fails: no gold here (from ")
+    assert [(each["name"], each["state_type"], each["state"]["message"]) for each in flow_run["task_runs"]] == [
+        ("fails", "FAILED", "no gold here")
+    ]
     assert running.executed() == ["fails"]
     lines = wait_until(
         lambda: running.system.get(f"/runs/{run['id']}/logs")["lines"], timeout_s=10, what="the task's log"
@@ -152,3 +162,9 @@ def test_a_worker_that_starts_after_the_task_was_published_gets_it(running: Tria
     run = running.system.wait_ended(posted["id"])
     assert run["tasks"][0]["result"] == {"inline": 7}
     running.system.stop("late")
+
+
+def span(document: dict[str, Any], start: str, end: str) -> list[str]:
+    # The API gives milliseconds.
+    times = [datetime.fromisoformat(document[each]) for each in (start, end)]
+    return [each.isoformat(timespec="milliseconds") for each in times]

@@ -66,6 +66,8 @@ class Trial:
             awaited = tasks if tasks is not None else len(found["tasks"]) if wanted == "COMPLETED" else 0
             if len(task_runs) < awaited or any(each["state_type"] in {"PENDING", "RUNNING"} for each in task_runs):
                 return None
+            mark = {"flow_runs": {"tags": {"all_": [f"shepherd:{run['id']}"]}}}
+            assert [each["id"] for each in self._prefect("POST", "/flow_runs/filter", mark)] == [flow_run_id]
             return {**flow_run, "task_runs": task_runs}
 
         return wait_until(shown, timeout_s=timeout_s, what=f"the flow run of run {run['number']} in {wanted}") or {}
