@@ -49,11 +49,10 @@ def loads(text: bytes | str) -> Any:
             of more than 4,300 digits, a key twice, half a surrogate pair, or is more than 100 levels deep. The first 20
             faults are told.
     """
+    reader = _Reader()
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        value = json.loads(
-            decoded, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int
-        )
+        value = reader.read(decoded)
     except RecursionError:
         raise StrictJsonError([Fault("", f"is nested more than {MAX_DEPTH} levels deep")]) from None
     except UnicodeDecodeError as error:
@@ -61,6 +60,8 @@ def loads(text: bytes | str) -> Any:
     except json.JSONDecodeError as error:
         reason = f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
         raise StrictJsonError([Fault("", reason)]) from None
+    if not reader.is_odd and _is_plain(decoded):
+        return value
     faults = list(islice(_faults(value, path="", depth=0), MAX_FAULTS))
     if faults:
         raise StrictJsonError(faults)
@@ -84,25 +85,49 @@ def join(path: str, key: str | int) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    parsed = dict(pairs)
-    return parsed if len(parsed) == len(pairs) else _Twice(pairs)
+class _Reader:
+    """Reads one text, and notes whether it has put something in place of what can't be accepted."""
+
+    def __init__(self) -> None:
+        self.is_odd = False
+
+    def read(self, text: str) -> Any:
+        return json.loads(
+            text,
+            object_pairs_hook=self._object,
+            parse_constant=self._constant,
+            parse_float=self._float,
+            parse_int=self._int,
+        )
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        parsed = dict(pairs)
+        if len(parsed) == len(pairs):
+            return parsed
+        self.is_odd = True
+        return _Twice(pairs)
+
+    def _constant(self, name: str) -> _Refused:
+        return self._refused(f"is {name}, which JSON doesn't know")
+
+    def _float(self, text: str) -> float | _Refused:
+        number = float(text)
+        return number if math.isfinite(number) else self._refused("is a number too large to be held")
+
+    def _int(self, text: str) -> int | _Refused:
+        try:
+            return int(text)
+        except ValueError:
+            return self._refused("is an integer of too many digits")
+
+    def _refused(self, reason: str) -> _Refused:
+        self.is_odd = True
+        return _Refused(reason)
 
 
-def _constant(name: str) -> _Refused:
-    return _Refused(f"is {name}, which JSON doesn't know")
-
-
-def _float(text: str) -> float | _Refused:
-    number = float(text)
-    return number if math.isfinite(number) else _Refused("is a number too large to be held")
-
-
-def _int(text: str) -> int | _Refused:
-    try:
-        return int(text)
-    except ValueError:
-        return _Refused("is an integer of too many digits")
+def _is_plain(text: str) -> bool:
+    """Return whether a text can neither hold half a surrogate pair nor be nested too deep: most can't."""
+    return text.isascii() and "\\u" not in text and text.count("{") + text.count("[") <= MAX_DEPTH
 
 
 def _faults(value: Any, *, path: str, depth: int) -> Iterator[Fault]:
