@@ -211,7 +211,7 @@ class RotatingIntake(StandingIntake):
         self._is_wanted = False
 
     async def _fetch(self, link: Link, lane: Lane) -> Received | None:
-        """Return the next delivery; None when it is no longer wanted."""
+        """Return the next delivery; None when none is wanted any more, as it was handed over or there is a pause."""
         while self._is_wanted:
             present = [queue for queue in self._queues if link.presence(queue).done()]
             for queue in present:
@@ -219,37 +219,39 @@ class RotatingIntake(StandingIntake):
                     return self._turn(delivery)
             if self._idle_since is None:
                 self._idle_since = time.monotonic()
-            if (delivery := await self._await_any(link, lane, present)) is not None:
-                return self._turn(delivery)
+            await self._await_any(link, lane, present)
         return None
 
     def _turn(self, delivery: Received) -> Received:
         self._queues.rotate(-1 - self._queues.index(delivery.queue))
         return delivery
 
-    async def _await_any(self, link: Link, lane: Lane, present: Sequence[str]) -> Received | None:
-        """Return what comes first to one of these queues, or None when they should be looked at again."""
-        arrived: list[Received] = []
+    async def _await_any(self, link: Link, lane: Lane, present: Sequence[str]) -> None:
+        """Hand over what comes first to one of these queues; return when they should be looked at again."""
+        crossed: list[Received] = []
         has_arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._unwanted = asyncio.get_running_loop().create_future()
 
         def keep(deliveries: Sequence[Received]) -> None:
-            arrived.extend(deliveries)
+            crossed.extend(deliveries)
             if not has_arrived.done():
                 has_arrived.set_result(None)
+                if self._is_wanted:
+                    # At once: the slot needn't wait until the consumers are cancelled.
+                    self._accept(self._turn(crossed.pop(0)))
 
         missing = [link.presence(queue) for queue in self._queues if queue not in present]
         try:
             for queue in present:
-                if not arrived and self._is_wanted:
+                if not has_arrived.done() and self._is_wanted:
                     await lane.consume(queue, keep)
             await first(lane.gone, has_arrived, self._unwanted, *missing, within_s=_IDLE_S)
         finally:
             await lane.cancel_consumers()
-            requeue(arrived[1:])
+            # Not earlier: a consumer that still stands would be given them again.
+            requeue(crossed)
         if lane.gone.done():
             raise BrokerUnavailableError("the channel was closed")
-        return arrived[0] if arrived else None
 
 
 async def _is_set(event: asyncio.Event, *, within_s: float) -> bool:
