@@ -12,7 +12,7 @@ from typing import Final
 from shepherd.errors import ProtocolError
 from shepherd.store import open_store
 from shepherd.worker.executor import Executor
-from shepherd.worker.family import become_subreaper
+from shepherd.worker.family import become_subreaper, bury_strays
 from shepherd.worker.link import Link, die_with
 from shepherd.worker.output import Output
 from shepherd.worker.pipe import FrameKind
@@ -20,6 +20,9 @@ from shepherd.worker.task import Task
 
 #: In a child's environment only: how it finds its supervisor.
 VARIABLE: Final = "SHEPHERD_CHILD"
+#: After so many tasks it is looked for dead processes that tasks have left; so many are borne.
+_BURY_EVERY: Final = 100
+_MOST_CHILDREN: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +57,11 @@ def serve(tasks: Mapping[str, Task], setup: ChildSetup) -> None:
     executor = Executor(tasks, store=open_store(setup.store_url), worker=setup.worker, scratch=Path(setup.scratch))
     output = Output(link)
     link.send(FrameKind.HELLO, json.dumps([task.offer().to_wire() for task in tasks.values()]).encode())
-    for frame in link.frames():
+    for number, frame in enumerate(link.frames(), start=1):
         if frame.kind is FrameKind.QUIT:
             return
+        if number % _BURY_EVERY == 0:
+            bury_strays(more_than=_MOST_CHILDREN)
         _answer(frame.payload, executor=executor, link=link, output=output)
 
 

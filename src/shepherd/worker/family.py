@@ -25,6 +25,17 @@ def become_subreaper() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def bury_strays(*, more_than: int) -> None:
+    """Wait for dead children of this process, when there are too many of them, so that they don't use up all pids.
+
+    A subreaper can't tell what it was left from what it started itself and may still ask about; so a few may stay.
+    """
+    children = [pid for pid, parent in _parents().items() if parent == os.getpid()]
+    for pid in children if len(children) > more_than else ():
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
 class Family:
     """The children of this process. Both it and they are subreapers: what a living child started is below that child,
     and what a dead one left is a child of ours that we haven't started.
