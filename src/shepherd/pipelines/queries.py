@@ -101,6 +101,15 @@ class RunDetail:
         return next((task for task in self.tasks if task.status != TaskStatus.SUCCEEDED), None)
 
     @property
+    def correction_key(self) -> str | None:
+        """What `stopped_task` is called in corrected contexts; None where nothing means it alone."""
+        task = self.stopped_task
+        if task is None:
+            return None
+        names = [name for each in self.tasks for name in {str(each.order_no), each.name}]
+        return next((name for name in (str(task.order_no), task.name) if names.count(name) == 1), None)
+
+    @property
     def prefect_url(self) -> str | None:
         """The address of Prefect's page for it; None where there is none."""
         base, flow_run = settings.SHEPHERD.prefect_ui_url, self.run.prefect_flow_run_id

@@ -1,8 +1,10 @@
 """The pages: each translates rows into HTML, none decides."""
 
 import hashlib
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import uuid4
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -11,7 +13,7 @@ from django.utils.safestring import mark_safe
 from django.views.decorators.http import require_safe
 
 from shepherd.domain.status import ENDED_RUN, RunStatus
-from shepherd.errors import InvalidInputError, NotFoundError
+from shepherd.errors import Fault, InvalidInputError, NotFoundError
 from shepherd.pipelines import queries
 from shepherd.ui.access import logged_in
 
@@ -51,15 +53,31 @@ def runs(request: HttpRequest) -> HttpResponse:
 @require_safe
 @logged_in
 def run(request: HttpRequest, number: int) -> HttpResponse:
+    return run_page(request, number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """What was asked for with a button, and why it wasn't done."""
+
+    faults: tuple[Fault, ...]
+    #: What stood in the field of the context; None where there was none.
+    context: str | None
+
+
+def run_page(request: HttpRequest, number: int, *, refused: Refused | None = None, status: int = 200) -> HttpResponse:
+    """Return a run's page, or its live part; with what was refused, if something was."""
     now = datetime.now(UTC)
     try:
         detail = queries.one_run(number, now=now)
     except (NotFoundError, OverflowError) as error:
         raise Http404 from error
-    shown = {"detail": detail, "run": detail.run, "history": _history(detail), "now": now}
-    more = {} if _is_part(request) else {"log": queries.log_tail(number, limit=_LINES_AT_ONCE)}
+    shown = {"detail": detail, "run": detail.run, "history": _history(detail), "now": now, "refused": refused}
+    more = {} if _is_part(request) else {"log": queries.log_tail(number, limit=_LINES_AT_ONCE), "once": uuid4().hex}
     every = "" if detail.has_ended else _LIVE
-    return _live(request, "ui/run.html", part="ui/_run.html", shown={**shown, **more}, every=every)
+    page = _live(request, "ui/run.html", part="ui/_run.html", shown={**shown, **more}, every=every)
+    page.status_code = status if page.status_code == 200 else page.status_code
+    return page
 
 
 def _history(detail: queries.RunDetail) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ from typing import Any, Final, Protocol
 
 from django import template
 
+from shepherd.pipelines.models import Task
+
 register = template.Library()
 
 _PRETTY_LIMIT: Final = 20_000
@@ -65,6 +67,22 @@ def pretty(value: Any) -> str:
     return (
         text if len(text) <= _PRETTY_LIMIT else f"{text[:_PRETTY_LIMIT]}\n… {len(text) - _PRETTY_LIMIT} more characters"
     )
+
+
+@register.filter
+def editable(value: Any) -> str:
+    """Return the whole of a JSON value, to be edited."""
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+@register.filter
+def limits(task: Task) -> str:
+    """Return what a task's policy says beyond the defaults, in one line."""
+    return ", ".join(f"{name} {_limit(value)}" for name, value in task.policy.items())
+
+
+def _limit(value: Any) -> str:
+    return "none" if value is None else f"{value:g}"
 
 
 @register.filter
