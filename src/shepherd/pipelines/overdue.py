@@ -43,7 +43,9 @@ def _next(row: Mapping[str, Any]) -> NextTask:
     )
     if not before:
         return NextTask(row, row["context"], input_of(row))
-    return NextTask(row, before[0]["corrected"] or before[0]["context"], before[0]["data"])
+    # What a publisher made of a corrected context is in the attempt that it published.
+    corrected = None if row["is_led"] else before[0]["corrected"]
+    return NextTask(row, corrected or before[0]["context"], before[0]["data"])
 
 
 def end_waits(*, now: datetime, draw: Draw) -> Moved:
