@@ -1,12 +1,12 @@
 """The relay over real databases and the shipped fake broker: what is published when, and what is recorded."""
 
 import pytest
-from django.db import connection
 
 from shepherd.pipelines.models import Attempt, StatusChange, Task
 from shepherd.wire.envelope import TaskError
 from shepherd.wire.value import ClaimCheck, Inline
 from tests.support.engine import Engine, finished, statuses
+from tests.support.refusals import refuse
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -127,7 +127,7 @@ def test_a_reply_that_the_database_refuses_is_buried_alone() -> None:
     first, second = engine.accept("scrape"), engine.accept("scrape")
     engine.relay.start()
     tokens = [engine.take("scrape").token for _ in range(2)]
-    _refuse_worker("refused")
+    refuse("pipelines_attempt", "worker", "refused", on="UPDATE")
 
     engine.say(finished(tokens[0]).to_bytes().replace(b'"worker":"w"', b'"worker":"refused"'))
     engine.say(finished(tokens[1]).to_bytes())
@@ -241,15 +241,3 @@ def test_every_change_of_a_status_is_written_down() -> None:
         (False, "published", "succeeded"),
         (True, "running", "succeeded"),
     ]
-
-
-def _refuse_worker(name: str) -> None:
-    """Make the database refuse an answer of this worker, as it refuses any value that it can't take."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute(f"ALTER TABLE pipelines_attempt ADD CHECK (worker <> '{name}')")
-        else:
-            cursor.execute(
-                f"""CREATE TRIGGER refuse BEFORE UPDATE ON pipelines_attempt WHEN NEW.worker = '{name}'
-                    BEGIN SELECT RAISE(ABORT, 'no such worker'); END"""
-            )

@@ -8,17 +8,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.db.models.functions import Now
 
 from shepherd.broker.memory import MemoryBroker
 from shepherd.broker.port import Delivery, Message
-from shepherd.broker.topology import DEAD_QUEUE, EXCHANGES, REPLIES, STANDING_QUEUES, task_queue
+from shepherd.broker.topology import BEATS, DEAD_QUEUE, EXCHANGES, REPLIES, STANDING_QUEUES, task_queue
 from shepherd.domain.pipeline import PipelineSpec, TaskSpec
 from shepherd.pipelines.acceptance import accept
 from shepherd.pipelines.intents import Intent
-from shepherd.pipelines.models import Run, Task
+from shepherd.pipelines.models import Attempt, Run, Task
+from shepherd.publisher.dead_letters import take_dead_letters
 from shepherd.publisher.dispatch import Dispatch
+from shepherd.publisher.hearing import hear_beats
 from shepherd.publisher.relay import Relay
-from shepherd.wire.envelope import Finished, Started, TaskEnvelope, TaskError
+from shepherd.publisher.withdrawing import Withdrawing
+from shepherd.wire.beat import Beat
+from shepherd.wire.envelope import Claimed, Finished, Started, TaskEnvelope, TaskError
 from shepherd.wire.value import Inline, Value
 
 PROJECT = "generic-transformations"
@@ -62,22 +67,40 @@ class Heard:
 class Engine:
     """A relay with its broker, and what a test does beside it."""
 
-    def __init__(self, *, leads: frozenset[str] = frozenset()) -> None:
+    def __init__(self, *, leads: frozenset[str] = frozenset(), draw: float = 0.5) -> None:
         self.broker = MemoryBroker()
         self.broker.declare(exchanges=EXCHANGES, queues=STANDING_QUEUES)
         self.clock = Clock()
         self.heard = Heard()
         self.dispatch = Dispatch(self.broker)
-        self.relay = Relay(self.broker, self.heard, leads=lambda _: leads, send=self._publish, clock=self.clock)
+        self.relay = Relay(
+            self.broker, self.heard, leads=lambda _: leads, send=self._publish, draw=lambda: draw, clock=self.clock
+        )
         self.replies = self.broker.subscribe(REPLIES, prefetch=100)
+        self.withdrawing = Withdrawing(self.broker)
+        self._beats = self.broker.subscribe(BEATS, prefetch=100)
+        self._dead = self.broker.subscribe(DEAD_QUEUE, prefetch=100)
 
     def _publish(self, intents: Sequence[Intent]) -> None:
         self.dispatch.publish(intents)
         self.dispatch.confirm()
 
-    def accept(self, *names: str, data_url: str = "", contexts: dict[str, Any] | None = None) -> Run:
+    def accept(
+        self,
+        *names: str,
+        data_url: str = "",
+        contexts: dict[str, Any] | None = None,
+        policy: dict[str, Any] | None = None,
+    ) -> Run:
+        """Accept a run of these tasks, all with one policy."""
         tasks = tuple(
-            TaskSpec(index=number - 1, order_no=number, name=name, context=(contexts or {}).get(name, {}))
+            TaskSpec(
+                index=number - 1,
+                order_no=number,
+                name=name,
+                context=(contexts or {}).get(name, {}),
+                policy=policy or {},
+            )
             for number, name in enumerate(names, start=1)
         )
         spec = PipelineSpec(pipeline_name="p", data_url=data_url, project=PROJECT, tasks=tasks)
@@ -105,6 +128,35 @@ class Engine:
     def start(self, token: str) -> None:
         self.say(Started(token=token, worker="w", at=self.clock()).to_bytes())
         self.take_replies()
+
+    def claim(self, token: str, *, worker: str = "w") -> None:
+        self.say(Claimed(token=token, worker=worker, at=self.clock()).to_bytes())
+        self.take_replies()
+
+    def give_up(self, token: str) -> None:
+        """Answer as a worker that has to end at once."""
+        error = TaskError(code="worker_stopped", message="the worker was told twice to end")
+        reply = Finished(token=token, worker="w", at=self.clock(), elapsed_s=0.5, error=error, is_lost=True)
+        self.say(reply.to_bytes())
+        self.take_replies()
+
+    def lose(self, token: str) -> None:
+        """Let an attempt's lease end, in place of the database's clock, and the relay notice it."""
+        Attempt.objects.filter(token=token).update(lease_until=Now() - timedelta(seconds=1))
+        self.relay.end_leases()
+
+    def beat(self, *holds: str, worker: str = "w", idle_s: float = 0.0) -> None:
+        """Let a worker say what it holds, and the Task Publisher hear it."""
+        said = Beat(worker=worker, at=self.clock(), free_slots=1, holds=holds, idle_s=idle_s)
+        self.hear(said.to_bytes())
+
+    def hear(self, body: bytes) -> None:
+        assert self.broker.publish([Message(routing_key=BEATS, body=body)]) == [None]
+        hear_beats(self._beats, self.dispatch, self.withdrawing)
+
+    def bury(self) -> None:
+        """Let the Task Publisher take what lies in the dead-letter queue."""
+        take_dead_letters(self._dead, self.relay)
 
     def say(self, body: bytes) -> None:
         assert self.broker.publish([Message(routing_key=REPLIES, body=body)]) == [None]

@@ -108,8 +108,9 @@ def time(at: datetime) -> Any:
 
 
 def as_time(found: Any) -> datetime:
-    """Return a time that was read past Django's columns."""
-    return found if isinstance(found, datetime) else datetime.fromisoformat(found).replace(tzinfo=UTC)
+    """Return a time that was read past Django's columns, in UTC."""
+    at = found if isinstance(found, datetime) else datetime.fromisoformat(found)
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
 def earlier(at: datetime, seconds: float) -> Any:

@@ -11,6 +11,8 @@ from typing import Final
 _PATIENCE_S: Final = (2.0, 5.0)
 #: Between the database's clock and this process's own since the last look: then one of them has jumped.
 _DRIFT: Final = timedelta(seconds=5)
+#: How long it counts that nothing waited.
+_EMPTY_S: Final = 5.0
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,7 +55,9 @@ class Ears:
     def emptied(self) -> None:
         """Note that nothing waits in any of the queues; what is in hand may still be worked on."""
         with self._guard:
-            self._empty_at = self.now()
+            # The first word counts, until it is old: turns that follow it have to be waited for.
+            if self.now() - self._empty_at > _EMPTY_S:
+                self._empty_at = self.now()
 
     def have_heard(self, *, database_at: datetime) -> bool:
         """Return whether silence says something now. To be asked each second, with the database's time."""
@@ -72,7 +76,7 @@ class Ears:
     def are_done(self) -> bool:
         """Return whether everything that had come to the queues a moment ago has been worked through."""
         with self._guard:
-            is_recent = self.now() - self._empty_at <= self._patience_s
+            is_recent = self.now() - self._empty_at <= _EMPTY_S
             return is_recent and all(turn.began_at > self._empty_at for turn in self._turns.values())
 
     def _has_jumped(self, database_at: datetime, now: float) -> bool:

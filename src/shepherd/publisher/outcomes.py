@@ -24,8 +24,15 @@ class Outcome:
 
     status: TaskStatus
     is_run_over: bool
+    #: Whether the relay opens its next attempt by itself, when a pause is over.
+    has_retry: bool
     result: Value | None
     error: TaskError | None
+
+    @property
+    def is_unpublished(self) -> bool:
+        """Whether somebody has yet to say what it is sent with."""
+        return self.status == TaskStatus.PENDING and not self.has_retry
 
     @property
     def is_over(self) -> bool:
@@ -95,15 +102,18 @@ class Outcomes:
 
 def look_up(numbers: Collection[int]) -> dict[int, Outcome]:
     """Return where these tasks are, by number."""
-    rows = Task.objects.filter(number__in=numbers).values_list("number", "status", "run__status", "result", "error")
+    rows = Task.objects.filter(number__in=numbers).values_list(
+        "number", "status", "run__status", "retry_at", "result", "error"
+    )
     return {
         number: Outcome(
             status=TaskStatus(status),
             is_run_over=run_status in ENDED_RUN,
+            has_retry=retry_at is not None,
             result=None if result is None else parse_value(result, path="result"),
             error=None if error is None else _error(error),
         )
-        for number, status, run_status, result, error in rows
+        for number, status, run_status, retry_at, result, error in rows
     }
 
 

@@ -185,7 +185,7 @@ class Session:
         """Return whether code between this task and the next one still has to decide about the data."""
         if after is None or outcome.is_run_over or outcome.status != TaskStatus.SUCCEEDED:
             return False
-        return (await self._services.outcomes.look(after.number)).status == TaskStatus.PENDING
+        return (await self._services.outcomes.look(after.number)).is_unpublished
 
     async def _lead(self, task: TaskObject) -> None:
         """Call a publisher; what it does wrong ends the run, with the reason."""
@@ -197,7 +197,7 @@ class Session:
             await self._fail(task, "publisher_failed", message, trace=traceback.format_exc())
             return
         outcome = await self._services.outcomes.look(task.number)
-        if outcome.status == TaskStatus.PENDING and not outcome.is_over:
+        if outcome.is_unpublished and not outcome.is_over:
             message = f"the publisher of {task.name!r} returned without publishing it"
             await self._fail(task, "not_published", message)
 
