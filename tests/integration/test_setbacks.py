@@ -3,7 +3,9 @@
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import User
 
+from shepherd.pipelines import services
 from shepherd.pipelines.models import Attempt, StatusChange, Task
 from shepherd.wire.envelope import TaskError, Withdrawn
 from shepherd.wire.value import Inline
@@ -257,6 +259,25 @@ def test_of_a_late_success_and_a_claim_in_one_batch_the_first_counts() -> None:
         engine.take_replies()
 
         assert statuses(run)[1] == ("running" if is_claim_first else "succeeded")
+
+
+def test_a_late_success_of_before_a_resume_does_not_count(asha: User) -> None:
+    engine = Engine()
+    run = engine.accept("scrape", policy={"retry_on_lost": 0})
+    engine.relay.start()
+    first = engine.take("scrape").token
+    engine.claim(first)
+    engine.lose(first)
+    assert statuses(run) == ["failed", "failed"]
+
+    services.resume(run.number, contexts={"scrape": {"page": 2}}, by=asha, now=engine.clock())
+    engine.finish(first, Inline("of the page before"))
+    engine.relay.retry()
+    engine.finish(first, Inline("of the page before"))
+    assert statuses(run) == ["running", "published"]
+    engine.finish(engine.take("scrape").token, Inline("of page 2"))
+
+    assert Task.objects.get(run=run).result == {"inline": "of page 2"}
 
 
 def test_a_failure_of_a_lost_attempt_changes_nothing() -> None:

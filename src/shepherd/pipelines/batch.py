@@ -90,7 +90,13 @@ class Batch:
         is_undecided = row["task_status"] in {*UNFINISHED_TASK, TaskStatus.PENDING}
         is_lost = row["attempt_status"] == AttemptStatus.LOST
         is_free = row["task_number"] not in self._settled and row["task_number"] not in self.overtaken
-        return is_lost and is_undecided and is_free and row["run_status"] not in ENDED_RUN
+        return is_lost and is_undecided and is_free and _is_of_this_try(row) and row["run_status"] not in ENDED_RUN
+
+
+def _is_of_this_try(row: Mapping[str, Any]) -> bool:
+    """Whether an attempt was opened after the last resume, which may have corrected the context."""
+    opened = row["failures"] + row["losses"] + int(row["task_status"] != TaskStatus.PENDING)
+    return bool(row["attempt_no"] > row["task_attempt_no"] - opened)
 
 
 def is_open(row: Mapping[str, Any]) -> bool:
