@@ -63,6 +63,8 @@ class Presence(StrEnum):
 
     SAME = "same"
     MISSING = "missing"
+    #: It exists on nodes that are away.
+    AWAY = "away"
     #: It exists with another kind or other arguments: declaring it would be refused.
     DIFFERENT = "different"
     #: Whoever asks has no permission to declare it.

@@ -250,7 +250,11 @@ async def _declare_exchange(channel: Channel, spec: ExchangeSpec) -> None:
 
 async def _declare_queue(channel: Channel, spec: QueueSpec) -> None:
     with _refusals(f"queue {spec.name!r}"):
-        await _answered(channel.queue_declare(spec.name, durable=True, arguments=dict(spec.arguments)))
+        try:
+            await _answered(channel.queue_declare(spec.name, durable=True, arguments=dict(spec.arguments)))
+        except ChannelNotFoundEntity as error:
+            # A classic queue lives on one node of a cluster. While that is away, it can be neither used nor made anew.
+            raise BrokerUnavailableError(str(error)) from error
         for exchange, key in spec.bindings:
             await _answered(channel.queue_bind(spec.name, exchange, key))
 
@@ -268,11 +272,11 @@ async def _compare_queue(channel: Channel, *, spec: QueueSpec) -> tuple[int, int
     return found.message_count or 0, found.consumer_count or 0
 
 
-_PRESENCES: Final[dict[type[AMQPError], Presence]] = {
-    ChannelNotFoundEntity: Presence.MISSING,
-    ChannelPreconditionFailed: Presence.DIFFERENT,
-    ChannelAccessRefused: Presence.FORBIDDEN,
-}
+def _presence(error: AMQPError) -> Presence:
+    if isinstance(error, ChannelNotFoundEntity):
+        # RabbitMQ says 404 of both, and only in words which: "no queue …", or "home node … is down or inaccessible".
+        return Presence.MISSING if " - no " in str(error) else Presence.AWAY
+    return Presence.FORBIDDEN if isinstance(error, ChannelAccessRefused) else Presence.DIFFERENT
 
 
 @contextmanager
@@ -319,8 +323,8 @@ class _Link:
         channel = await self.channel()
         try:
             messages, consumers = await call(channel)
-        except tuple(_PRESENCES) as error:
-            return Comparison(name=name, presence=_PRESENCES[type(error)], reason=str(error))
+        except (ChannelNotFoundEntity, ChannelPreconditionFailed, ChannelAccessRefused) as error:
+            return Comparison(name=name, presence=_presence(error), reason=str(error))
         finally:
             await _Wire(channel, self).close()
         return Comparison(name=name, presence=Presence.SAME, messages=messages, consumers=consumers)

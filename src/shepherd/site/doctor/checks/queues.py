@@ -36,6 +36,12 @@ def declared(situation: Situation) -> Iterator[Finding]:
                     why="the Task Publisher can't prepare the broker, nor repair it",
                     remedy="sudo deploy/rabbitmq/setup.sh sets what each user needs",
                 )
+            case Presence.AWAY:
+                yield error(
+                    f"{each.name!r} is away: {each.reason}",
+                    why="the nodes that hold it are down",
+                    remedy="start them: sudo systemctl start rabbitmq-server, there",
+                )
             case Presence.MISSING if each.name in _STANDING or not each.name.startswith(_TASKS):
                 yield error(
                     f"{each.name!r} is not there",
