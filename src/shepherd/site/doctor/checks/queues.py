@@ -44,9 +44,10 @@ def declared(situation: Situation) -> Iterator[Finding]:
                 )
             case Presence.MISSING if each.name in _STANDING or not each.name.startswith(_TASKS):
                 yield error(
-                    f"{each.name!r} is not there",
+                    f"{each.name!r} is not there: {each.reason}",
                     why="what goes there comes back, and waits",
-                    remedy="the Task Publisher declares it within 30 s: systemctl start shepherd-task-publisher",
+                    remedy="the Task Publisher declares it within 30 s: systemctl start shepherd-task-publisher; "
+                    "if its node is down: sudo systemctl start rabbitmq-server, there",
                 )
     if not wrong:
         yield ok(f"{len(situation.comparisons)} exchanges and queues are as Shepherd declares them")

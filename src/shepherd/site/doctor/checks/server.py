@@ -55,7 +55,7 @@ def store(situation: Situation) -> Iterator[Finding]:
     url = situation.config.store_url
     try:
         opened = open_store(url)
-        claim = opened.put(b"doctor", key="doctor/written", media_type="text/plain")
+        claim = opened.put(b"doctor", key=f"doctor-{os.getuid()}/written", media_type="text/plain")
         opened.read(claim)
     except (ShepherdError, ConfigurationError) as failure:
         yield error(
