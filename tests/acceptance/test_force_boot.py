@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from shepherd.broker import connect
-from shepherd.broker.port import Broker, Message
-from shepherd.broker.topology import EXCHANGES, STANDING_QUEUES, task_queue_spec
+from shepherd.broker.port import Broker, Message, Presence
+from shepherd.broker.topology import BEATS, EXCHANGES, LOGS, STANDING_QUEUES, task_queue_spec
 from shepherd.errors import BrokerUnavailableError
 from shepherd.site.local.broker_node import BrokerNode
 from tests.support.cluster import cluster_running
@@ -55,7 +55,10 @@ def test_a_cluster_stopped_in_the_wrong_order_boots_by_force_and_keeps_its_tasks
         with connected(second) as broker:
             with pytest.raises(BrokerUnavailableError, match="down or inaccessible"):
                 broker.declare(queues=STANDING_QUEUES)
+            found = {each.name: each.presence for each in broker.compare(queues=[*STANDING_QUEUES, _TASK])}
             assert broker.publish(sent[-1:]) == [None]
+        assert {name for name, presence in found.items() if presence is Presence.AWAY} == {BEATS, LOGS}
+        assert Presence.MISSING not in found.values()
         second.stop()
         last.stop()
         waiting = threading.Thread(target=_start_in_vain, args=[first])
