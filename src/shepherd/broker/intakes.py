@@ -186,7 +186,6 @@ class RotatingIntake(StandingIntake):
     async def serve(self, link: Link) -> None:
         lane = await link.lane(prefetch=1)
         lane.gone.add_done_callback(lambda _: self._changed.set())
-        self._held = None
         try:
             while not lane.gone.done():
                 if self._is_wanted:
