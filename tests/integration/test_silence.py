@@ -198,6 +198,27 @@ def test_no_lease_ends_while_a_backlog_waits_or_before_a_whole_lease_was_heard()
     assert statuses(run) == ["running", "published"]
 
 
+def test_a_clock_that_is_put_back_keeps_nothing_waiting() -> None:
+    engine = Engine()
+    run = engine.accept("scrape", "upload", policy={"retries": 1})
+    engine.relay.start()
+    engine.finish(engine.take("scrape").token, error=TaskError(code="x", message="x"))
+    claimed = engine.accept("clean")
+    engine.relay.start()
+    engine.claim(engine.take("clean").token)
+    Attempt.objects.filter(status="running").update(lease_until=datetime.now(UTC) + timedelta(days=1))
+
+    engine.clock.advance(-86_400)
+    engine.relay.retry()
+    engine.relay.end_leases()
+
+    assert statuses(run) == ["running", "published", "pending"]
+    assert statuses(claimed) == ["running", "running"]
+    lease_until = Attempt.objects.get(status="running").lease_until
+    assert lease_until is not None
+    assert lease_until - datetime.now(UTC) < timedelta(minutes=2)
+
+
 def _cancel(engine: Engine, token: str) -> None:
     attempt = Attempt.objects.select_related("task").get(token=token)
     error = TaskError(code="x", message="given up")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from shepherd.errors import Fault
@@ -11,6 +12,7 @@ _LONGEST: Final = 10 * 366 * 86_400
 _MOST_TRIES: Final = 1_000
 #: Seconds; a pause between two tries never grows beyond it.
 _LONGEST_PAUSE: Final = 600.0
+LONGEST_PAUSE: Final = timedelta(seconds=_LONGEST_PAUSE)
 
 #: What no further attempt changes: the caller or the author has to mend it first.
 FINAL_CODES: Final = frozenset({"invalid_context", "protocol_error", "unknown_task", "wait_timeout"})

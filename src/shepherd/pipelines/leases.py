@@ -20,8 +20,13 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _AT_ONCE: Final = 200
 
 
-def _lease_end() -> str:
-    return sql.from_now(settings.SHEPHERD.lease.total_seconds())
+def _lease_end(*, leases: int = 1) -> str:
+    return sql.from_now(leases * settings.SHEPHERD.lease.total_seconds())
+
+
+def _is_over() -> str:
+    """Return the condition on an attempt that its lease is over, or of before the database's clock was put back."""
+    return f"(lease_until < {sql.from_now()} OR lease_until > {_lease_end(leases=2)})"
 
 
 def record_claims(pairs: Sequence[tuple[Claimed, Mapping[str, Any]]], *, now: datetime) -> None:
@@ -102,13 +107,8 @@ def _is_in_vain(row: Mapping[str, Any]) -> bool:
 
 
 def are_over() -> bool:
-    """Return whether any lease is."""
-    return bool(
-        sql.rows(
-            f"""SELECT number FROM pipelines_attempt
-                WHERE status = 'running' AND lease_until < {sql.from_now()} LIMIT 1"""
-        )
-    )
+    """Return whether there is a lease to end."""
+    return bool(sql.rows(f"SELECT number FROM pipelines_attempt WHERE status = 'running' AND {_is_over()} LIMIT 1"))
 
 
 def end_leases(*, now: datetime, draw: Draw) -> Moved:
@@ -118,6 +118,7 @@ def end_leases(*, now: datetime, draw: Draw) -> Moved:
     """
     moved = Moved()
     with transaction.atomic():
+        _shorten()
         found = sql.rows(
             f"""{ATTEMPTS} WHERE a.status = 'running' AND a.lease_until < {sql.from_now()} AND r.status = 'running'
                 AND a.attempt_no = t.attempt_no ORDER BY a.number LIMIT {_AT_ONCE}
@@ -126,6 +127,15 @@ def end_leases(*, now: datetime, draw: Draw) -> Moved:
         record_setbacks([_lost(row) for row in found], moved, now=now, draw=draw)
         _forget_withdrawn()
     return moved
+
+
+def _shorten() -> None:
+    """Let leases of before the database's clock was put back end a lease from now, if no heartbeat comes."""
+    sql.execute(
+        f"""UPDATE pipelines_attempt SET lease_until = {_lease_end()}
+            WHERE number IN (SELECT number FROM pipelines_attempt
+                WHERE status = 'running' AND lease_until > {_lease_end(leases=2)} {sql.for_update(skip_locked=True)})"""
+    )
 
 
 def _lost(row: Mapping[str, Any]) -> Setback:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.db import transaction
 
-from shepherd.domain.policy import Policy
+from shepherd.domain.policy import LONGEST_PAUSE, Policy
 from shepherd.domain.status import AttemptStatus
 from shepherd.pipelines import sql
 from shepherd.pipelines.advance import ATTEMPTS, PUBLISHER, TASKS, Moved
@@ -24,12 +24,12 @@ _UNFINISHED: Final = "t.status IN ('published', 'running')"
 
 
 def open_retries(*, now: datetime) -> Moved:
-    """Open the next attempt of every task whose pause is over."""
+    """Open the next attempt of every task whose pause is over, or is longer than any: the clock was put back since."""
     with transaction.atomic():
         due = sql.rows(
-            f"""{TASKS} WHERE t.retry_at <= %s AND t.status = 'pending' AND r.status = 'running'
+            f"""{TASKS} WHERE (t.retry_at <= %s OR t.retry_at > %s) AND t.status = 'pending' AND r.status = 'running'
                 ORDER BY t.number LIMIT {_AT_ONCE} {sql.for_update(of="r, t", skip_locked=True)}""",
-            [sql.time(now)],
+            [sql.time(now), sql.time(now + LONGEST_PAUSE)],
         )
         return Moved(intents=open_attempts([_next(row) for row in due], now=now, by=PUBLISHER))
 

@@ -1,7 +1,7 @@
 """Attempts that are to be published again: nobody knows whether the broker has them, or it has them no more."""
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.conf import settings
@@ -10,6 +10,9 @@ from django.db import transaction
 from shepherd.pipelines import sql
 from shepherd.pipelines.advance import ATTEMPTS
 from shepherd.pipelines.intents import Intent
+
+#: No attempt is this much younger than the time of which anybody asks.
+_LONGEST_AHEAD: Final = timedelta(minutes=1)
 
 
 def confirm(tokens: Sequence[str], *, now: datetime) -> None:
@@ -23,11 +26,15 @@ def confirm(tokens: Sequence[str], *, now: datetime) -> None:
 
 
 def unconfirmed(*, before: datetime, limit: int) -> list[Intent]:
-    """Return attempts that were opened before a time and of which nobody knows whether the broker has them."""
+    """Return attempts that were opened before a time and of which nobody knows whether the broker has them.
+
+    Those that were opened well after it, too: the clock was put back since.
+    """
     found = sql.rows(
-        f"""{ATTEMPTS} WHERE a.confirmed_at IS NULL AND a.status = 'published' AND a.published_at < %s
+        f"""{ATTEMPTS} WHERE a.confirmed_at IS NULL AND a.status = 'published'
+            AND (a.published_at < %s OR a.published_at > %s)
             ORDER BY a.number LIMIT {int(limit)}""",
-        [sql.time(before)],
+        [sql.time(before), sql.time(before + _LONGEST_AHEAD)],
     )
     return [Intent.of_row(row) for row in found]
 
