@@ -2,7 +2,7 @@
 
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,7 +75,7 @@ def _start(talk: Conversation, source: str, name: str, *, slots: int = 1, file_n
 
 
 def _depths(node: BrokerNode, name: str) -> tuple[int, int]:
-    """Return how many messages of a task are ready, and how many are in somebody's hands."""
+    """Return how many messages of a task are ready, and how many are in somebody's hands; some seconds late."""
     lines = node.ctl("-q", "list_queues", "name", "messages_ready", "messages_unacknowledged").splitlines()
     found = next(line.split() for line in lines if line.startswith(f"{task_queue(name)}\t"))
     return int(found[1]), int(found[2])
@@ -154,10 +154,9 @@ def test_a_worker_takes_nothing_before_it_has_the_list(talk: Conversation, own_b
     token = talk.publish("listless", {"is_short": True})
 
     wait_until(lambda: "worker.waiting_for_task_publisher" in worker.log, timeout_s=20, what="the report")
-    before = (_depths(own_broker_node, "listless"), _executions(talk))
+    wait_until(lambda: _depths(own_broker_node, "listless") == (1, 0), timeout_s=20, what="the message, untouched")
     talk.withdrawn = {token}
 
-    assert before == ((1, 0), 0)
     talk.reply(token, Withdrawn)
     wait_until(lambda: _depths(own_broker_node, "listless") == (0, 0), timeout_s=20, what="the ack")
     assert _executions(talk) == 0
@@ -182,7 +181,7 @@ def test_what_is_withdrawn_while_it_runs_is_killed_with_all_that_it_started(
     assert _is_gone(daemon)
     assert talk.result(name) == Inline("fine")
     assert not [reply for reply in talk.replies(token) if isinstance(reply, Finished)]
-    assert _depths(own_broker_node, name) == (0, 0)
+    wait_until(lambda: _depths(own_broker_node, name) == (0, 0), timeout_s=20, what="the acks")
 
 
 def test_what_runs_too_long_fails_and_leaves_nothing(talk: Conversation) -> None:
@@ -245,29 +244,94 @@ def test_what_comes_again_while_it_runs_is_executed_once(own_broker_node: Broker
         worker.stop()
 
 
-def test_a_worker_whose_disk_is_full_refuses_work_and_says_so(talk: Conversation, own_broker_node: BrokerNode) -> None:
+@pytest.fixture
+def disk(talk: Conversation) -> Iterator[Path]:
+    """A small disk, on which the spool lies."""
     disk = talk.folder / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
+    talk.settings["SHEPHERD_SPOOL"] = str(disk / "spool")
     try:
-        talk.settings["SHEPHERD_SPOOL"] = str(disk / "spool")
-        worker = _start(talk, LASTING, "full_disk")
-        assert talk.result("full_disk", {"is_short": True}) == Inline("short")
-        filler = disk / "filler"
-        with pytest.raises(OSError, match="space"):
-            filler.write_bytes(bytes(1024 * 1024))
-
-        talk.manifest(lambda manifest: manifest.pid == worker.process.pid and manifest.free_slots == 0)
-        wait_until(lambda: "spool.refuses" in worker.log, timeout_s=20, what="the report")
-        token = talk.publish("full_disk", {"is_short": True})
-        waiting = talk.beat(lambda beat: beat.free_slots == 0 and not beat.holds)
-        filler.unlink()
-
-        assert waiting.idle_s == 0
-        assert talk.finished(token).result == Inline("short")
-        worker.stop()
+        yield disk
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
+
+
+def _fill(disk: Path) -> None:
+    with pytest.raises(OSError, match="space"):
+        (disk / "filler").write_bytes(bytes(1024 * 1024))
+
+
+def _empty(disk: Path) -> None:
+    (disk / "filler").unlink()
+
+
+def _forbid(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+
+
+def _allow(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+
+
+@pytest.mark.parametrize(("spoil", "mend"), [(_fill, _empty), (_forbid, _allow)])
+def test_a_worker_that_cannot_write_to_its_spool_refuses_work_and_says_so(
+    talk: Conversation, disk: Path, spoil: Callable[[Path], None], mend: Callable[[Path], None]
+) -> None:
+    name = f"refusing{spoil.__name__}"
+    worker = _start(talk, LASTING, name)
+    assert talk.result(name, {"is_short": True}) == Inline("short")
+    try:
+        spoil(disk)
+        wait_until(lambda: "spool.refuses" in worker.log, timeout_s=20, what="the report")
+        talk.beat(lambda beat: beat.free_slots == 0)
+
+        token = talk.publish(name, {"is_short": True})
+        waiting = talk.beat(lambda beat: beat.free_slots == 0 and not beat.holds)
+    finally:
+        mend(disk)
+
+    assert waiting.idle_s == 0
+    assert talk.finished(token).result == Inline("short")
+    assert _executions(talk) == 2
+    worker.stop()
+
+
+def test_what_cannot_be_kept_is_not_claimed(talk: Conversation, disk: Path) -> None:
+    _start(talk, LASTING, "unclaimable")
+    _fill(disk)
+    talk.beat(lambda beat: beat.free_slots == 0)
+    _empty(disk)
+    talk.beat(lambda beat: beat.free_slots == 1)
+    token = talk.publish("unclaimable")
+    wait_until(lambda: _executions(talk) == 1, timeout_s=20, what="its begin")
+    _fill(disk)
+
+    talk.reply(token, Started)
+    # Two beats after the claim was due.
+    for _ in range(2):
+        talk.beat(lambda beat: beat.holds == (token,))
+    unclaimed = not [reply for reply in talk.replies(token) if isinstance(reply, Claimed)]
+    _empty(disk)
+
+    assert unclaimed
+    talk.reply(token, Claimed)
+    (talk.folder / "end").touch()
+    assert talk.finished(token).result == Inline("ended")
+
+
+def test_a_claimed_result_that_finds_the_disk_full_is_sent_all_the_same(talk: Conversation, disk: Path) -> None:
+    _start(talk, LASTING, "unkept")
+    token = talk.publish("unkept")
+    talk.reply(token, Claimed)
+    _fill(disk)
+
+    (talk.folder / "end").touch()
+
+    assert talk.finished(token).result == Inline("ended")
+    assert talk.beat(lambda beat: token not in beat.holds).free_slots == 0
+    _empty(disk)
+    talk.beat(lambda beat: beat.free_slots == 1)
 
 
 def test_a_policy_travels_in_the_manifest(talk: Conversation) -> None:

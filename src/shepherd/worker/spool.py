@@ -186,7 +186,7 @@ class Spool:
 
 def _lock(folder: Path) -> int | None:
     """Return the descriptor that holds a folder's lock, or None if another worker has it."""
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(folder / _LOCK, os.O_RDONLY | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

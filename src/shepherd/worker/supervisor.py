@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -33,7 +34,7 @@ from shepherd.worker.console import configure_logging
 from shepherd.worker.family import Family, become_subreaper
 from shepherd.worker.launch import Launch
 from shepherd.worker.outbox import LAST_WORDS_S, Outbox
-from shepherd.worker.process import ChildProcess
+from shepherd.worker.process import ChildProcess, wait_until
 from shepherd.worker.replies import Replies
 from shepherd.worker.slot import Slot
 from shepherd.worker.spool import Spool
@@ -45,7 +46,7 @@ logger = logging.getLogger("shepherd.worker")
 _PATIENCE_S: Final = 3.0
 #: How long the last log lines may take; replies were waited for by their slots.
 _LAST_LINES_S: Final = 5.0
-#: How long a slot may take to give up what it executes.
+#: How long the slots may take to give up what they execute.
 _GIVE_UP_S: Final = 10.0
 
 
@@ -124,8 +125,9 @@ class Supervisor:
                 continue
             logger.warning("worker.killed", extra={"running": self._running()})
             self._hands.end_all(Cause.GIVEN_UP)
+            deadline = time.monotonic() + _GIVE_UP_S
             for slot in self._slots:
-                slot.thread.join(_GIVE_UP_S)
+                slot.thread.join(wait_until(deadline))
             return False
         return True
 
