@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shepherd.broker.port import Message
+from shepherd.broker.port import Message, QueueSpec
 from shepherd.broker.topology import ALL_WORKERS_KEY, CONTROL_EXCHANGE, REPLIES, task_queue, worker_key
 from shepherd.pipelines import sql, unconfirmed
 from shepherd.pipelines.models import Attempt
 from shepherd.publisher.ears import Ears
+from shepherd.publisher.relay import Relay
 from shepherd.publisher.watch import Watch
 from shepherd.wire.control import Withdrawals
 from shepherd.wire.envelope import TaskError
@@ -217,6 +218,55 @@ def test_a_clock_that_is_put_back_keeps_nothing_waiting() -> None:
     lease_until = Attempt.objects.get(status="running").lease_until
     assert lease_until is not None
     assert lease_until - datetime.now(UTC) < timedelta(minutes=2)
+
+
+def test_what_is_found_again_and_again_while_the_broker_is_away_is_published_once() -> None:
+    engine = Engine()
+    engine.relay.start()
+    engine.accept("scrape")
+    posting = Relay(engine.broker, engine.heard, leads=lambda _: (), send=engine.dispatch.post, clock=engine.clock)
+    posting.start()
+    engine.clock.advance(10)
+    for _ in range(5):
+        assert posting.resend() == 1
+
+    engine.dispatch.send()
+    posting.resend()
+    engine.dispatch.confirm()
+
+    assert posting.resend() == 0
+    assert len(engine.published()) == 1
+
+
+def test_what_the_broker_did_not_take_is_published_by_a_later_sweep() -> None:
+    engine = Engine()
+    engine.accept("scrape")
+    posting = Relay(engine.broker, engine.heard, leads=lambda _: (), send=engine.dispatch.post, clock=engine.clock)
+    with engine.broker_away():
+        posting.start()
+        engine.dispatch.send()
+    engine.clock.advance(10)
+
+    posting.resend()
+    engine.dispatch.send()
+
+    assert len(engine.published()) == 1
+
+
+def test_a_queue_that_cannot_be_declared_keeps_no_other_task_waiting() -> None:
+    engine = Engine()
+    engine.broker.declare(queues=[QueueSpec(name=task_queue("scrape"), arguments={"x-queue-type": "classic"})])
+    for name in ["scrape"] * 250 + ["clean"]:
+        engine.accept(name)
+
+    engine.relay.start()
+    assert tokens(engine) == [engine.take("clean").token]
+    Attempt.objects.filter(task__name="clean").update(confirmed_at=None)
+    engine.clock.advance(10)
+    for _ in range(2):
+        engine.relay.resend()
+
+    assert len(engine.published()) == 2
 
 
 def _cancel(engine: Engine, token: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from shepherd.domain.policy import Policy
+from shepherd.domain.policy import Policy, usable_policy_of
 from shepherd.wire import strict_json
 from shepherd.wire.value import Value
 
@@ -156,4 +156,5 @@ def document(value: Value) -> str:
 @lru_cache(maxsize=1000)
 def policy(document: str) -> Policy:
     """Return a stored policy. Policies are few, and tasks many."""
-    return Policy.of(strict_json.loads(document))
+    # Without what a later version may have written, or what is wrong: one policy must not keep all tasks waiting.
+    return Policy.of(usable_policy_of(strict_json.loads(document)))

@@ -25,16 +25,16 @@ def confirm(tokens: Sequence[str], *, now: datetime) -> None:
         )
 
 
-def unconfirmed(*, before: datetime, limit: int) -> list[Intent]:
-    """Return attempts that were opened before a time and of which nobody knows whether the broker has them.
+def unconfirmed(*, before: datetime, after_number: int = 0, limit: int) -> list[Intent]:
+    """Return attempts that were opened before a time and of which nobody knows whether the broker has them, in order.
 
     Those that were opened well after it, too: the clock was put back since.
     """
     found = sql.rows(
         f"""{ATTEMPTS} WHERE a.confirmed_at IS NULL AND a.status = 'published'
-            AND (a.published_at < %s OR a.published_at > %s)
+            AND (a.published_at < %s OR a.published_at > %s) AND a.number > %s
             ORDER BY a.number LIMIT {int(limit)}""",
-        [sql.time(before), sql.time(before + _LONGEST_AHEAD)],
+        [sql.time(before), sql.time(before + _LONGEST_AHEAD), after_number],
     )
     return [Intent.of_row(row) for row in found]
 

@@ -185,9 +185,9 @@ class Daemon:
         self._relay.start()
         self._dispatch.confirm()
         self._relay.resend()
+        self._fetching.submit(starting.unfetched())
         for name, missing_at in self._dispatch.take_lost().items():
             self._relay.resend_lost([name], missing_at=missing_at)
-        self._fetching.submit(starting.unfetched())
 
     def _watch_over(self) -> None:
         self._stopped.wait(self._config.sweep.total_seconds())

@@ -9,7 +9,7 @@ from typing import Final
 
 from shepherd.broker.port import Broker, Presence
 from shepherd.broker.topology import task_queue, task_queue_spec
-from shepherd.errors import QueueMissingError, ShepherdError
+from shepherd.errors import ConfigurationError, QueueMissingError, ShepherdError
 from shepherd.pipelines import unconfirmed
 from shepherd.pipelines.intents import Intent
 
@@ -28,12 +28,17 @@ class Dispatch:
         self._lost: dict[str, datetime] = {}
         self._waiting: deque[Intent] = deque()
         self._confirmed: deque[str] = deque()
+        #: Tokens of what waits, is being published, or was confirmed and not written down yet: while the broker is away
+        #: each sweep finds the same intents again.
+        self._in_hand: set[str] = set()
         self._changed = threading.Condition()
 
     def post(self, intents: Sequence[Intent]) -> None:
         """Have these published soon, in this order, by whoever calls `send`."""
         with self._changed:
-            self._waiting.extend(intents)
+            new = [intent for intent in intents if intent.token not in self._in_hand]
+            self._in_hand.update(intent.token for intent in new)
+            self._waiting.extend(new)
             self._changed.notify_all()
 
     def send(self) -> None:
@@ -45,12 +50,17 @@ class Dispatch:
 
     def publish(self, intents: Sequence[Intent]) -> None:
         """Publish these now. Says in the log what the broker didn't take."""
-        if not intents:
-            return
         try:
-            self.declare({intent.name for intent in intents})
+            there = self.declare({intent.name for intent in intents})
+            self._publish([intent for intent in intents if intent.name in there])
         except ShepherdError as error:
             logger.warning("tasks.unpublished", extra={"tasks": len(intents), "reason": str(error)})
+        finally:
+            confirmed = set(self._confirmed)
+            self._in_hand -= {intent.token for intent in intents} - confirmed
+
+    def _publish(self, intents: Sequence[Intent]) -> None:
+        if not intents:
             return
         now = datetime.now(UTC)
         failures = self._broker.publish([intent.message(now=now) for intent in intents])
@@ -64,19 +74,33 @@ class Dispatch:
 
     def confirm(self) -> None:
         """Write down which attempts the broker has; those that were answered meanwhile need no word."""
-        tokens = [self._confirmed.popleft() for _ in range(len(self._confirmed))]
+        tokens = list(self._confirmed)
         unconfirmed.confirm(tokens, now=datetime.now(UTC))
+        for token in tokens:
+            self._confirmed.remove(token)
+        with self._changed:
+            self._in_hand -= set(tokens)
 
-    def declare(self, names: set[str]) -> None:
-        """Create the queues of these tasks; what this object has declared before isn't asked again.
+    def declare(self, names: Collection[str]) -> set[str]:
+        """Create the queues of these tasks, and return those that have one; the log says why the others have none.
 
-        One that wasn't there may have been deleted: see `take_lost`.
+        What this object has declared before isn't asked again. One that wasn't there may have been deleted: see
+        `take_lost`.
+
+        Raises:
+            BrokerUnavailableError: No answer in time. Call again.
         """
-        new = names - self._declared
+        new = set(names) - self._declared
         if new:
             self.look(new)
-            self._broker.declare(queues=[task_queue_spec(name) for name in sorted(new)])
-            self._declared |= new
+        for name in sorted(new):
+            try:
+                self._broker.declare(queues=[task_queue_spec(name)])
+                self._declared.add(name)
+            except ConfigurationError as error:
+                # One that can't be declared must not keep those of other tasks waiting.
+                logger.error("queue.refused", extra={"task": name, "reason": str(error)})  # noqa: TRY400  # It says all.
+        return set(names) & self._declared
 
     def look(self, names: Collection[str]) -> None:
         """Find out which of these tasks have no queue, without creating it."""
@@ -91,10 +115,10 @@ class Dispatch:
         What they held is to be published again.
         """
         lost = dict(self._lost)
-        self.declare(set(lost))
-        for name in lost:
+        there = self.declare(lost)
+        for name in there:
             self._lost.pop(name, None)
-        return lost
+        return {name: at for name, at in lost.items() if name in there}
 
     def _lose(self, names: Collection[str], *, at: datetime) -> None:
         self._declared -= set(names)

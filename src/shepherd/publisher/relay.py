@@ -63,6 +63,8 @@ class Relay:
         self._send = send
         self._is_followed = is_followed
         self._draw = draw
+        #: Where the next `resend` begins; anywhere would do.
+        self._resent_up_to = 0
         self._clock = clock
 
     def start(self) -> int:
@@ -105,7 +107,10 @@ class Relay:
 
     def resend(self) -> int:
         """Publish again every intent that was not confirmed in time; return how many."""
-        due = unconfirmed.unconfirmed(before=self._clock() - _CONFIRM_PATIENCE, limit=_STARTS_AT_ONCE)
+        before = self._clock() - _CONFIRM_PATIENCE
+        due = unconfirmed.unconfirmed(before=before, after_number=self._resent_up_to, limit=_STARTS_AT_ONCE)
+        # In turn, so that some that no queue takes don't keep the others waiting.
+        self._resent_up_to = due[-1].row["attempt_number"] if len(due) == _STARTS_AT_ONCE else 0
         if due:
             self._send(due)
         return len(due)

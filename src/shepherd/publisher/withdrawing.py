@@ -28,6 +28,8 @@ class Withdrawing:
 
     def tell_new(self) -> None:
         """Broadcast what was withdrawn since the last call. What the broker doesn't take is told again by the next."""
+        if not self._broker.is_connected:
+            return
         with self._order:
             current = queued_withdrawn()
             new = [token for token in current if token not in self._told]
