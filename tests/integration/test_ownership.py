@@ -3,8 +3,10 @@
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import User
 from django.db.models.functions import Now
 
+from shepherd.pipelines import services
 from shepherd.pipelines.models import Run
 from shepherd.pipelines.ownership import Owner
 from shepherd.wire.envelope import TaskError
@@ -86,3 +88,21 @@ def test_what_a_former_owner_writes_changes_nothing() -> None:
     assert statuses(run) == ["running", "published", "pending"]
     engine.relay.fail(run.number, error, task_number=task, epoch=after)
     assert statuses(run) == ["failed", "failed", "pending"]
+
+
+def test_a_run_that_was_resumed_is_nobodys_and_its_former_owner_hears_of_it() -> None:
+    engine = Engine()
+    run, other = _led_run(engine), _led_run(engine)
+    ana = User.objects.get(username="ana")
+    epochs = FIRST.take([run.number, other.number])
+
+    services.cancel(run.number, by=ana, now=engine.clock())
+    assert FIRST.resumed(epochs) == set()
+    services.resume(run.number, contexts={}, by=ana, now=engine.clock())
+
+    assert FIRST.resumed(epochs) == {run.number}
+    again = SECOND.take([run.number])
+    assert FIRST.resumed(epochs) == set()
+    assert SECOND.resumed(again) == set()
+    FIRST.give_up()
+    assert FIRST.resumed(epochs) == set()

@@ -52,6 +52,13 @@ class Owner:
         current = dict(Run.objects.filter(number__in=epochs, owner=self.name).values_list("number", "owner_epoch"))
         return {number for number, epoch in epochs.items() if current.get(number) != epoch}
 
+    def resumed(self, epochs: dict[int, int]) -> set[int]:
+        """Return which of these runs (numbers and epochs) were resumed since, and are nobody's yet."""
+        if not epochs:
+            return set()
+        nobodys = dict(Run.objects.filter(number__in=epochs, owner="").values_list("number", "owner_epoch"))
+        return {number for number, epoch in nobodys.items() if epoch != epochs[number]}
+
     def give_up(self) -> None:
         """Let anybody take at once what is owned here."""
         Run.objects.filter(owner=self.name).update(owner="", owned_until=None)

@@ -170,6 +170,9 @@ class Work:
 
     async def _start_due(self) -> None:
         database = self._services.database
+        for number in await database.call(self._owner.resumed, dict(self._epochs)) & self._sessions.keys():
+            # Its context may be another one now: it is driven from the start, once this flow has ended.
+            self._sessions[number].give_up()
         if self._is_engine_ready() or not self._config.is_prefect_on or self._is_silent():
             led = await database.call(following.led, self._owner, without=set(self._open), limit=_OPEN_AT_ONCE)
             for number, epoch in led.items():

@@ -57,7 +57,8 @@ def made(flow_run_ids: Mapping[int, UUID]) -> None:
 
 
 def followed(run_numbers: Collection[int]) -> None:
-    Run.objects.filter(number__in=run_numbers).update(prefect_state="done", prefect_note="")
+    # One that was resumed meanwhile has not been shown to its end.
+    Run.objects.filter(number__in=run_numbers, status__in=ENDED_RUN).update(prefect_state="done", prefect_note="")
 
 
 def given_up(run_number: int, reason: str) -> None:

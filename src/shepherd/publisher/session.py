@@ -122,6 +122,7 @@ class Session:
         #: Of this Task Publisher as the run's owner; None where there is no other one to tell apart.
         self._epoch = epoch
         self._is_aside = False
+        self._is_over = asyncio.Event()
         #: Who decides about the data between tasks; any other driver only watches.
         self._leader: object = None
         self._calls: dict[int, asyncio.Task[None]] = {}
@@ -145,6 +146,28 @@ class Session:
         self._is_aside = True
         self._leader = None
 
+    def give_up(self) -> None:
+        """End now, whatever is waited for: the run has ended, and another session will drive what was resumed."""
+        self.stand_aside()
+        self._is_over.set()
+
+    async def _ended(self, task: TaskObject) -> Outcome:
+        """Return how a task ended.
+
+        Raises:
+            TaskFailedError: This session has been given up.
+        """
+        ended = asyncio.ensure_future(self._services.outcomes.ended(task.number))
+        over = asyncio.ensure_future(self._is_over.wait())
+        try:
+            await asyncio.wait({ended, over}, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                return ended.result()
+        finally:
+            ended.cancel()
+            over.cancel()
+        raise TaskFailedError("resumed", "the run was cancelled and resumed: its flow begins anew")
+
     def _body(
         self,
         task: TaskObject,
@@ -156,7 +179,7 @@ class Session:
             async with waiting():
                 if self._leader is leader:
                     await self._perform(task, after, leader)
-                outcome = await self._services.outcomes.ended(task.number)
+                outcome = await self._ended(task)
             if outcome.status != TaskStatus.SUCCEEDED:
                 raise _failure(task, outcome)
             return _shown(outcome.result)
@@ -211,7 +234,7 @@ class Session:
             await services.database.call(
                 services.relay.publish, task.number, context=context, data=value, epoch=self._epoch
             )
-            outcome = await services.outcomes.ended(task.number)
+            outcome = await self._ended(task)
         return outcome
 
     def follow(self, outcome: Outcome) -> None:
