@@ -11,7 +11,8 @@ from django.test import Client
 
 from shepherd.domain.pipeline import parse_pipeline
 from shepherd.pipelines import services
-from shepherd.pipelines.models import ApiToken, Attempt, LogLine, Run, Task
+from shepherd.pipelines.dead import keep_dead_message
+from shepherd.pipelines.models import ApiToken, Attempt, DeadMessage, LogLine, Run, Task
 from shepherd.pipelines.tokens import user_of
 from tests.support.web import NOW, browser, pipeline
 
@@ -201,8 +202,13 @@ def test_the_admin_shows_runs_and_changes_none(visitor: Client, asha: User, run:
     User.objects.filter(pk=asha.pk).update(is_staff=True, is_superuser=True)
     task = Task.objects.first()
     assert task
+    keep_dead_message(source="shepherd.replies", reason="v: is 9", body=b"{}", now=NOW)
+    dead = DeadMessage.objects.get()
+    shown = ("run", run.number), ("task", task.number), ("deadmessage", dead.number)
 
-    for path in ("run/", f"run/{run.number}/change/", "task/", f"task/{task.number}/change/", "workerseen/", "offer/"):
+    for path in [*(f"{kind}/{number}/change/" for kind, number in shown), *(f"{kind}/" for kind, _ in shown)]:
+        assert visitor.get(f"/admin/pipelines/{path}").status_code == 200
+    for path in ("workerseen/", "offer/"):
         assert visitor.get(f"/admin/pipelines/{path}").status_code == 200
     assert visitor.post(f"/admin/pipelines/run/{run.number}/change/", {"status": "failed"}).status_code == 403
     assert visitor.post(f"/admin/pipelines/run/{run.number}/delete/", {"post": "yes"}).status_code == 403

@@ -1,9 +1,12 @@
 """Attempts that don't succeed, over real databases and the shipped fake broker: what follows them, and what doesn't."""
 
+import threading
 from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
+from django.db.models.functions import Now
 
 from shepherd.pipelines import services
 from shepherd.pipelines.models import Attempt, StatusChange, Task
@@ -403,3 +406,32 @@ def test_an_answer_that_overtakes_the_word_of_its_confirm_is_recorded() -> None:
 
     assert statuses(run) == ["succeeded", "succeeded"]
     assert engine.relay.resend() == 0
+
+
+def test_two_task_publishers_that_look_at_once_open_each_next_attempt_once() -> None:
+    engine = Engine(draw=0.0)
+    runs = [engine.accept("scrape", policy={"retries": 1, "backoff": 0}) for _ in range(10)]
+    engine.relay.start()
+    tokens = [engine.take("scrape").token for _ in runs]
+    for token in tokens[:5]:
+        engine.claim(token)
+    Attempt.objects.filter(token__in=tokens[:5]).update(lease_until=Now() - timedelta(seconds=1))
+    for token in tokens[5:]:
+        engine.finish(token, error=ERROR)
+
+    def look() -> None:
+        engine.relay.end_leases()
+        engine.relay.retry()
+        connection.close()
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    # A skipped row is another one's; what is left over is looked for again.
+    engine.relay.end_leases()
+    engine.relay.retry()
+
+    assert sorted(attempts()) == sorted([(1, "lost")] * 5 + [(1, "failed")] * 5 + [(2, "published")] * 10)
+    assert len(engine.published()) == 20
