@@ -11,8 +11,9 @@ from django.test.utils import CaptureQueriesContext
 
 from shepherd.domain.pipeline import parse_pipeline
 from shepherd.pipelines import queries, services
-from shepherd.pipelines.models import Attempt, Run
+from shepherd.pipelines.models import Attempt, Run, Task
 from shepherd.wire.beat import Beat
+from shepherd.wire.envelope import TaskError
 from shepherd.wire.value import Inline
 from tests.support.engine import PROJECT, Engine
 from tests.support.web import NOW, later, manifest, pipeline
@@ -280,3 +281,43 @@ def test_the_engine_itself_brings_each_reason_about(asha: User) -> None:
         "Every worker that serves 'sentinel' has been offline since 2026-01-31 12:00:06 UTC.",
         None,
     ]
+
+
+def test_the_engine_itself_brings_silence_and_retries_about(asha: User) -> None:
+    engine = Engine()
+    run = engine.accept("sentinel")
+    Task.objects.filter(run=run).update(policy={"retries": 1, "backoff": 60})
+    engine.relay.start()
+
+    held = engine.take("sentinel").token
+    engine.claim(held)
+    engine.clock.advance(40)
+    silent = reason(run, now=engine.clock())
+    engine.beat(held)
+    heard = reason(run, now=engine.clock())
+    engine.finish(held, error=TaskError(code="unavailable", message="the archive is down"))
+    retried = reason(run, now=engine.clock())
+    engine.clock.advance(31)
+    engine.relay.retry()
+    services.announce(manifest("sentinel"), now=engine.clock())
+    published = reason(run, now=engine.clock())
+
+    assert (silent or "").startswith(
+        "Nothing was heard of worker 'w', which has 'sentinel', since 2026-01-31 12:00:00 UTC; unless it speaks up, "
+    )
+    assert heard is None
+    assert retried == (
+        "Attempt 2 of 'sentinel' is due at 2026-01-31 12:01:10 UTC: "
+        "the last one failed with unavailable, the archive is down."
+    )
+    assert published == "RabbitMQ has 'sentinel'; a worker with a free slot takes it next."
+
+
+def test_a_run_whose_publisher_waits_for_prefect_says_so_by_itself(asha: User) -> None:
+    engine = Engine(leads=frozenset({"sentinel"}))
+    run = engine.accept("sentinel")
+    engine.relay.start()
+
+    assert reason(run) == (
+        "Waiting for a Prefect slot: a publisher of project 'generic-transformations' leads 'sentinel'."
+    )
