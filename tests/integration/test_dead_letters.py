@@ -7,9 +7,9 @@ import pytest
 from shepherd.broker.port import Message
 from shepherd.broker.topology import DEAD_EXCHANGE, REPLIES, task_queue
 from shepherd.pipelines.dead import BODY_LIMIT
-from shepherd.pipelines.models import Attempt, DeadMessage, Task
+from shepherd.pipelines.models import Attempt, DeadMessage, Task, WorkerSeen
 from shepherd.wire.value import Inline
-from tests.support.engine import Engine, finished, statuses
+from tests.support.engine import Engine, finished, manifest, statuses
 from tests.support.refusals import refuse
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -119,3 +119,12 @@ def test_of_a_hundred_replies_with_one_that_the_database_refuses_the_others_are_
     (row,) = DeadMessage.objects.all()
     assert row.source == REPLIES
     assert row.reason.startswith("the database refuses it: ")
+
+
+def test_a_manifest_that_the_database_refuses_keeps_no_other_worker_from_being_heard() -> None:
+    engine = Engine()
+    refuse("pipelines_workerseen", "worker", "refused", on="INSERT")
+
+    engine.hear(manifest(worker="refused", free_slots=5), manifest(worker="heard", free_slots=5))
+
+    assert WorkerSeen.objects.get(worker="heard").free_slots == 5

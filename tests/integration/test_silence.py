@@ -14,27 +14,9 @@ from shepherd.publisher.relay import Relay
 from shepherd.publisher.watch import Watch
 from shepherd.wire.control import Withdrawals
 from shepherd.wire.envelope import TaskError
-from shepherd.wire.manifest import Manifest, TaskOffer
-from tests.support.engine import Engine, statuses
+from tests.support.engine import Engine, manifest, statuses
 
 pytestmark = pytest.mark.usefixtures("database")
-
-
-def offer(engine: Engine, name: str, *, worker: str = "w") -> None:
-    tasks = (TaskOffer(name=name, description="", context_schema={}),)
-    said = Manifest(
-        worker=worker,
-        at=engine.clock(),
-        host="node-2",
-        pid=1,
-        version="0",
-        slots=1,
-        free_slots=1,
-        state="serving",
-        store="",
-        tasks=tasks,
-    )
-    engine.hear(said.to_bytes())
 
 
 def published_long_ago(engine: Engine, *names: str) -> list[str]:
@@ -55,7 +37,7 @@ def tokens(engine: Engine) -> list[str]:
 def test_what_no_queue_can_have_any_more_is_published_again_once_as_the_same_attempt() -> None:
     engine = Engine()
     (token,) = published_long_ago(engine, "scrape")
-    offer(engine, "scrape")
+    engine.hear(manifest("scrape"))
     engine.beat(idle_s=61)
 
     assert engine.relay.has_silent()
@@ -72,7 +54,7 @@ def test_what_is_in_somebodys_hands_or_may_be_in_a_queue_is_left_alone() -> None
     engine.take("scrape")
     engine.take("scrape")
     engine.claim(claimed)
-    offer(engine, "scrape")
+    engine.hear(manifest("scrape"))
 
     engine.beat(held, idle_s=61)
     assert engine.relay.resend_missed() == 0
@@ -85,7 +67,7 @@ def test_what_is_in_somebodys_hands_or_may_be_in_a_queue_is_left_alone() -> None
 def test_a_worker_that_is_gone_or_drained_says_nothing_by_its_silence() -> None:
     engine = Engine()
     published_long_ago(engine, "scrape")
-    offer(engine, "scrape")
+    engine.hear(manifest("scrape"))
     engine.beat(idle_s=61)
 
     engine.clock.advance(31)

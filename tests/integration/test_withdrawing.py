@@ -1,18 +1,14 @@
 """What workers are told of withdrawn attempts, over real databases and the shipped fake broker."""
 
-from datetime import UTC, datetime
-
 import pytest
 
 from shepherd.broker.memory import MemoryBroker
-from shepherd.broker.port import Message, Subscription
-from shepherd.broker.topology import ALL_WORKERS_KEY, BEATS, CONTROL_EXCHANGE, EXCHANGES, worker_key
+from shepherd.broker.port import Subscription
+from shepherd.broker.topology import ALL_WORKERS_KEY, CONTROL_EXCHANGE, EXCHANGES, worker_key
 from shepherd.pipelines.models import Attempt
-from shepherd.publisher.hearing import hear_beats
 from shepherd.publisher.withdrawing import Withdrawing
 from shepherd.wire.control import Withdrawals
-from shepherd.wire.manifest import Manifest
-from tests.support.engine import Engine
+from tests.support.engine import Engine, manifest
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -25,7 +21,7 @@ def test_a_worker_that_asks_is_sent_the_whole_list() -> None:
     _withdraw(*tokens[:2])
     heard = _listener(engine, worker_key(WORKER))
 
-    _announce(engine, _manifest(wants_withdrawals=True))
+    engine.hear(manifest(worker=WORKER, wants_withdrawals=True))
 
     assert _heard(heard) == [Withdrawals(tokens=tuple(tokens[:2]), is_complete=True)]
 
@@ -34,9 +30,9 @@ def test_an_empty_list_is_sent_too_and_only_to_whom_asks() -> None:
     engine = Engine()
     heard = _listener(engine, worker_key(WORKER))
 
-    _announce(engine, _manifest(wants_withdrawals=False))
+    engine.hear(manifest(worker=WORKER))
     assert _heard(heard) == []
-    _announce(engine, _manifest(wants_withdrawals=True))
+    engine.hear(manifest(worker=WORKER, wants_withdrawals=True))
 
     assert _heard(heard) == [Withdrawals(tokens=(), is_complete=True)]
 
@@ -100,26 +96,3 @@ def _heard(subscription: Subscription) -> list[Withdrawals]:
     deliveries = subscription.take(at_most=100, wait_s=0.05)
     subscription.ack(deliveries)
     return [Withdrawals.parse(delivery.body) for delivery in deliveries]
-
-
-def _announce(engine: Engine, manifest: Manifest) -> None:
-    beats = engine.broker.subscribe(BEATS, prefetch=10)
-    engine.broker.publish([Message(routing_key=BEATS, body=manifest.to_bytes())])
-    hear_beats(beats, engine.dispatch, Withdrawing(engine.broker))
-    beats.close()
-
-
-def _manifest(*, wants_withdrawals: bool) -> Manifest:
-    return Manifest(
-        worker=WORKER,
-        at=datetime.now(UTC),
-        host="node-2",
-        pid=1,
-        version="0",
-        slots=1,
-        free_slots=1,
-        state="serving",
-        store="",
-        tasks=(),
-        wants_withdrawals=wants_withdrawals,
-    )

@@ -24,6 +24,7 @@ from shepherd.publisher.relay import Relay
 from shepherd.publisher.withdrawing import Withdrawing
 from shepherd.wire.beat import Beat
 from shepherd.wire.envelope import Claimed, Finished, Started, TaskEnvelope, TaskError
+from shepherd.wire.manifest import Manifest, TaskOffer
 from shepherd.wire.value import Inline, Value
 
 PROJECT = "generic-transformations"
@@ -150,8 +151,9 @@ class Engine:
         said = Beat(worker=worker, at=self.clock(), free_slots=1, holds=holds, idle_s=idle_s)
         self.hear(said.to_bytes())
 
-    def hear(self, body: bytes) -> None:
-        assert self.broker.publish([Message(routing_key=BEATS, body=body)]) == [None]
+    def hear(self, *bodies: bytes) -> None:
+        messages = [Message(routing_key=BEATS, body=body) for body in bodies]
+        assert self.broker.publish(messages) == [None] * len(messages)
         hear_beats(self._beats, self.dispatch, self.withdrawing)
 
     def bury(self) -> None:
@@ -182,6 +184,26 @@ def _taken(broker: MemoryBroker, queue: str) -> Iterator[list[Delivery]]:
     subscription = broker.subscribe(queue, prefetch=1000)
     yield subscription.take(at_most=1000, wait_s=0.05)
     subscription.close()
+
+
+def manifest(
+    *names: str, worker: str = "w", at: datetime | None = None, free_slots: int = 1, wants_withdrawals: bool = False
+) -> bytes:
+    """What a worker says of itself that serves these tasks."""
+    said = Manifest(
+        worker=worker,
+        at=at or datetime.now(UTC),
+        host="node-2",
+        pid=1,
+        version="0",
+        slots=free_slots,
+        free_slots=free_slots,
+        state="serving",
+        store="",
+        tasks=tuple(TaskOffer(name=name, description="", context_schema={}) for name in names),
+        wants_withdrawals=wants_withdrawals,
+    )
+    return said.to_bytes()
 
 
 def finished(

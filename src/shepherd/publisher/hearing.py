@@ -2,9 +2,10 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from django.db import InterfaceError, OperationalError
 
@@ -20,6 +21,8 @@ from shepherd.wire.logs import LogLines
 from shepherd.wire.manifest import Manifest
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 AT_ONCE: Final = 200
 #: Replies that one transaction records at most.
@@ -60,9 +63,9 @@ def hear_beats(subscription: Subscription, dispatch: Dispatch, withdrawing: With
     beats = {each.worker: each for each in said if isinstance(each, Beat)}
     try:
         in_vain = _store(manifests, beats)
-    except (OperationalError, InterfaceError) as error:
+    except DatabaseUnavailableError:
         subscription.release(deliveries)
-        raise DatabaseUnavailableError(str(error)) from error
+        raise
     subscription.ack(deliveries)
     for worker, tokens in in_vain.items():
         withdrawing.tell(worker, tokens)
@@ -77,27 +80,40 @@ def hear_beats(subscription: Subscription, dispatch: Dispatch, withdrawing: With
 def _store(manifests: Mapping[str, Manifest], beats: Mapping[str, Beat]) -> dict[str, list[str]]:
     """Store what workers said, and return the attempts that they work on in vain."""
     now = datetime.now(UTC)
-    try:
-        in_vain = leases.renew({beat.worker: beat.holds for beat in beats.values()}, now=now)
-        for manifest in manifests.values():
-            catalogue.announce(manifest, now=now)
-        catalogue.beat(list(beats.values()), now=now)
-    except (OperationalError, InterfaceError):
-        raise
-    except REFUSALS:
-        # Each comes every ten seconds: what can't be stored now can't be then, and must not keep the others waiting.
-        logger.exception("beats.refused", extra={"beats": len(beats), "manifests": len(manifests)})
-        return {}
-    return in_vain
+    holds = {beat.worker: beat.holds for beat in beats.values()}
+    in_vain = _tried(lambda: leases.renew(holds, now=now))
+    for manifest in manifests.values():
+        _tried(partial(catalogue.announce, manifest, now=now))
+    _tried(lambda: catalogue.beat(list(beats.values()), now=now))
+    return in_vain or {}
 
 
 def hear_logs(subscription: Subscription) -> None:
-    """Take what has come from `shepherd.logs`, for a second at most."""
+    """Take what has come from `shepherd.logs`, for a second at most.
+
+    Raises:
+        DatabaseUnavailableError: Nothing was stored; it comes again.
+    """
     deliveries = subscription.take(at_most=AT_ONCE, wait_s=1.0)
     batch = [lines for delivery in deliveries if (lines := _read_lines(delivery)) is not None]
     if batch:
-        logbook.append_log_lines(batch, now=datetime.now(UTC))
+        try:
+            _tried(lambda: logbook.append_log_lines(batch, now=datetime.now(UTC)))
+        except DatabaseUnavailableError:
+            subscription.release(deliveries)
+            raise
     subscription.ack(deliveries)
+
+
+def _tried(store: Callable[[], _T]) -> _T | None:
+    """Store something, or log that the database refuses it: it always will, and must not keep the others waiting."""
+    try:
+        return store()
+    except (OperationalError, InterfaceError) as error:
+        raise DatabaseUnavailableError(str(error)) from error
+    except REFUSALS:
+        logger.exception("message.refused")
+        return None
 
 
 def _read(delivery: Delivery) -> Beat | Manifest | None:
