@@ -443,7 +443,9 @@ def using_processes(context):
     _start(talk, source)
 
     assert talk.result("using_processes", {"method": "spawn"}) == Inline([2, 4, 6])
-    assert talk.result("using_processes", {"method": "fork"}) == Inline([2, 4, 6])
+    # A pool ends its processes by SIGTERM; whether one has begun to wait by then is a matter of luck.
+    for _ in range(10):
+        assert talk.result("using_processes", {"method": "fork"}) == Inline([2, 4, 6])
 
 
 def test_modules_are_started_like_files(talk: Conversation) -> None:

@@ -80,8 +80,27 @@ def _answer(body: bytes, *, executor: Executor, link: Link, output: Output) -> N
 def _stay_when_all_are_told_to_end() -> None:
     """Leave it to the supervisor when systemd or a terminal signals the whole group: the running task may end first.
 
-    A handler that does nothing, instead of ignoring: what the task's code starts would inherit that.
+    A handler that does nothing, instead of ignoring: what the task's code starts would inherit that. A fork inherits
+    the handler as well, but is to end when it is told to: `multiprocessing` waits for that.
     """
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+        usual = {number: signal.signal(number, _go_on) for number in (signal.SIGTERM, signal.SIGINT)}
+        masks = threading.local()
+
+        def hold() -> None:
+            # Until the fork has its own handlers: a signal in between would be swallowed by ours.
+            masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, usual)
+
+        def go_on() -> None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+        def begin() -> None:
+            for number, handler in usual.items():
+                if signal.getsignal(number) is _go_on:
+                    signal.signal(number, handler)
+            go_on()
+
+        os.register_at_fork(before=hold, after_in_parent=go_on, after_in_child=begin)
+
+
+def _go_on(_number: int, _frame: object) -> None: ...

@@ -30,10 +30,9 @@ def bury_strays(*, more_than: int) -> None:
 
     A subreaper can't tell what it was left from what it started itself and may still ask about; so a few may stay.
     """
-    children = [pid for pid, parent in _parents().items() if parent == os.getpid()]
-    for pid in children if len(children) > more_than else ():
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+    children = _children(_parents())
+    if len(children) > more_than:
+        _bury(children)
 
 
 class Family:
@@ -60,10 +59,7 @@ class Family:
             # The whole group in one call: nothing of it can start more in the meantime.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
-        deadline = time.monotonic() + _KILL_S
-        # Again until nothing is found: something may have been started while we looked.
-        while self._killed_some(process) and time.monotonic() < deadline:
-            threading.Event().wait(_LOOK_S)
+        _repeat(lambda: self._killed_some(process))
 
     def forget(self, process: subprocess.Popen[bytes]) -> None:
         """Know a child no longer, once it has ended and was waited for; what it left is killed."""
@@ -71,22 +67,54 @@ class Family:
             self._known.discard(process.pid)
         self.kill(process)
 
+    def end(self) -> None:
+        """Kill everything below this process; for its last moment."""
+
+        def kills_some() -> bool:
+            parents = _parents()
+            children = _children(parents)
+            found = _killed(children, parents)
+            _bury(children)
+            return bool(found)
+
+        _repeat(kills_some)
+
     def _killed_some(self, process: subprocess.Popen[bytes]) -> bool:
         with self._starting:
             parents = _parents()
-            strays = {pid for pid, parent in parents.items() if parent == os.getpid()} - self._known
-        roots = strays if process.returncode is not None else {process.pid, *strays}
-        found = _with_descendants(roots, parents)
-        for pid in found:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        for pid in strays:
-            # Ours to bury, since we are its parent now.
-            with suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+            strays = _children(parents) - self._known
+        found = _killed(strays if process.returncode is not None else {process.pid, *strays}, parents)
+        # Ours to bury, since we are their parent now.
+        _bury(strays)
         if process.returncode is None:
             process.poll()
         return bool(found)
+
+
+def _repeat(kills_some: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _KILL_S
+    # Until nothing is found: something may have been started while we looked.
+    while kills_some() and time.monotonic() < deadline:
+        threading.Event().wait(_LOOK_S)
+
+
+def _killed(roots: Collection[int], parents: dict[int, int]) -> set[int]:
+    """Kill these and everything below them, and return what there was."""
+    found = _with_descendants(roots, parents)
+    for pid in found:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    return found
+
+
+def _bury(children: Collection[int]) -> None:
+    for pid in children:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+def _children(parents: dict[int, int]) -> set[int]:
+    return {pid for pid, parent in parents.items() if parent == os.getpid()}
 
 
 def _with_descendants(roots: Collection[int], parents: dict[int, int]) -> set[int]:

@@ -101,6 +101,7 @@ class Supervisor:
         self._state = "stopped"
         self._announcer.announce()
         self._spool.close()
+        self._family.end()
         logger.info("worker.stopped", extra={"unsent": len(self._hands.tokens)})
         return 0 if is_orderly else 1
 
