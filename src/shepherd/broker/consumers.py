@@ -134,8 +134,8 @@ class StandingSubscription(Standing):
     def generation(self) -> int | None:
         return self._established if self._is_established else None
 
-    def _begin(self) -> None:
-        self._established += 1
+    def _begin(self, *, is_continued: bool = False) -> None:
+        self._established += 0 if is_continued else 1
         self._is_established = True
 
     def _end(self) -> None:
@@ -154,10 +154,13 @@ class StandingSubscription(Standing):
 
 
 class QueueSubscription(StandingSubscription):
-    def __init__(self, host: Host, queue: str, *, prefetch: int) -> None:
+    def __init__(self, host: Host, queue: str, *, prefetch: int, idle_s: float = _IDLE_S) -> None:
         super().__init__(host)
         self._queue = queue
         self._prefetch = prefetch
+        self._idle_s = idle_s
+        #: The connection on which its consumer was given up only for being idle.
+        self._idle_on: Link | None = None
         self._unsettled: deque[Received] = deque()
 
     def _arrived(self, deliveries: Sequence[Received]) -> None:
@@ -171,8 +174,9 @@ class QueueSubscription(StandingSubscription):
         lane = await link.lane(prefetch=self._prefetch)
         try:
             await lane.consume(self._queue, self._arrived)
-            self._begin()
+            self._begin(is_continued=self._idle_on is link)
             await self._until_gone_or_idle(lane)
+            self._idle_on = None if lane.gone.done() else link
         finally:
             link.forget(self._queue)
             self._end()
@@ -183,7 +187,7 @@ class QueueSubscription(StandingSubscription):
         before = -1
         while before != self._arrivals or any(not delivery.is_settled for delivery in self._unsettled):
             before = self._arrivals
-            await first(lane.gone, within_s=_IDLE_S)
+            await first(lane.gone, within_s=self._idle_s)
             if lane.gone.done():
                 return
 

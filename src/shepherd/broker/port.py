@@ -106,6 +106,7 @@ class Subscription(Protocol):
     def generation(self) -> int | None:
         """How often it has been established, counting from 1; None while it isn't.
 
+        A consumer that is opened anew only because nothing came, over the same connection, counts as the same.
         What a `listen` would have heard while it wasn't established is lost: who can't bear that compares this number.
         Read it before `take`: what is taken then is of this generation or of a later one.
         """

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 #: How long a turn of taking from a queue, or the time between two looks, may last. Who takes waits for a second.
-_PATIENCE_S: Final = (2.0, 5.0)
+_PATIENCE_S: Final = (3.0, 5.0)
 #: Between the database's clock and this process's own since the last look: then one of them has jumped.
 _DRIFT: Final = timedelta(seconds=5)
 #: How long it counts that nothing waited.
