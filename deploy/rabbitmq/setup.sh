@@ -42,8 +42,9 @@ user() {
     if ! "${ctl[@]}" -q list_users | cut -f1 | grep -qx "$1"; then
         local password
         password="$(head -c 24 /dev/urandom | base64 | tr '+/' '-_')"
-        # By standard input: others on this machine can read a command line.
-        "${ctl[@]}" -q add_user "$1" <<<"$password" >/dev/null
+        # By standard input: others on this machine can read a command line. Not with -q: RabbitMQ 4.0 then waits for
+        # a terminal.
+        timeout 60 "${ctl[@]}" add_user "$1" <<<"$password" >/dev/null
         echo "amqp://$1:$password@$address/$vhost"
     fi
     "${ctl[@]}" -q set_permissions -p "$vhost" "$1" "$2" "$3" "$4"
