@@ -88,7 +88,8 @@ def test_a_run_with_publishers_is_driven_again_from_where_it_stopped(running: Tr
     run = running.post(("echo", {}), ("nap", {"seconds": 600}), project="led")
     reached(running, run, 1, "running")
     act(running, run, "cancel")
-    running.in_prefect(run, wanted="FAILED")
+    shown = running.in_prefect(run, wanted="CANCELLED", tasks=2)
+    assert [task_run["state_type"] for task_run in shown["task_runs"]] == ["COMPLETED", "CANCELLED"]
 
     act(running, run, "resume", contexts={"nap": {"seconds": 0}})
     ended = running.system.wait_ended(run["id"])

@@ -20,18 +20,21 @@ import httpx
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import AsyncClientContext
+from prefect.exceptions import CancelledRun
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
 from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled
 from prefect.task_engine import run_task_async
 
+from shepherd.errors import TaskFailedError
 from shepherd.pipelines.models import Run
 from shepherd.publisher import report
 from shepherd.publisher.lane import Lane
 from shepherd.publisher.reporter import Request, bury
-from shepherd.publisher.session import Session, TaskObject
+from shepherd.publisher.session import CANCELLED, Session, TaskObject
 from shepherd.publisher.slots import Slot, Slots
 
 #: 4 slots, for Prefect on SQLite, make one call at a time; 16, for PostgreSQL, four.
@@ -43,9 +46,20 @@ _session: contextvars.ContextVar[tuple[Session, "Slot"]] = contextvars.ContextVa
 
 
 @flow(persist_result=False, validate_parameters=False)
-async def _pipeline(run: int) -> None:  # noqa: ARG001  # Shown by Prefect as the flow run's parameter.
+async def _pipeline(run: int) -> State[Any] | None:  # noqa: ARG001  # Shown by Prefect as the flow run's parameter.
     session, slot = _session.get()
-    await session.drive(_step, slot.released, leader=slot)
+    try:
+        await session.drive(_step, slot.released, leader=slot)
+    except TaskFailedError as error:
+        return _cancelled(error)
+    return None
+
+
+def _cancelled(error: TaskFailedError) -> State[Any]:
+    """Return the state that shows a cancellation; anything else is raised again."""
+    if error.code != CANCELLED:
+        raise error
+    return Cancelled(message=str(error))
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)
@@ -54,13 +68,27 @@ async def _relayed() -> None: ...
 
 async def _step(task_object: TaskObject, body: Callable[[], Awaitable[Any]]) -> Any:
     """Execute a task's body as a `prefect.task` run of its name."""
+    cancellations: list[TaskFailedError] = []
+
+    async def shown() -> Any:
+        try:
+            return await body()
+        except TaskFailedError as error:
+            state = _cancelled(error)
+            cancellations.append(error)
+            return state
+
     followed = copy.copy(task_object.publisher or _relayed)
-    followed.fn, followed.isasync, followed.isgenerator = body, True, False
+    followed.fn, followed.isasync, followed.isgenerator = shown, True, False
     followed.name = followed.task_run_name = task_object.name
     followed.persist_result, followed.cache_policy = False, NO_CACHE
     # No retry here: a publisher that raised has ended its run, and a task's own policy retries its attempts.
     followed.retries = 0
-    return await run_task_async(followed, parameters={})
+    returned = await run_task_async(followed, parameters={})
+    # Prefect's engine returns a cancelled state as any other result; what follows must not begin.
+    for error in cancellations:
+        raise error
+    return returned
 
 
 @functools.lru_cache(maxsize=256)
@@ -155,7 +183,10 @@ class PrefectEngine:
                 # A run that was resumed after it had ended: it goes on in the flow run that shows its beginning.
                 await request("POST", f"/flow_runs/{flow_run.id}/set_state", report.change(report.pending()))
             _session.set((session, slot))
-            await run_flow_async(named, flow_run=flow_run, parameters={"run": run.number})
+            try:
+                await run_flow_async(named, flow_run=flow_run, parameters={"run": run.number})
+            except CancelledRun as error:
+                raise TaskFailedError(CANCELLED, str(error)) from None
 
     async def _flow_run(self, request: Request, run: Run) -> FlowRun:
         flow = await request("POST", "/flows/", {"name": report.flow_name(run.pipeline_name)})

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from shepherd.domain.status import TaskStatus
 from shepherd.errors import TaskFailedError
@@ -20,6 +20,9 @@ from shepherd.wire.envelope import TaskError
 from shepherd.wire.value import Inline, Value, parse_value
 from shepherd.worker.desk import Desk, desk_prefix
 from shepherd.worker.result import encode
+
+#: The code with which a session says that its run was cancelled.
+CANCELLED: Final = "cancelled"
 
 #: Executes a task's body: inside Prefect's engine, or plainly.
 Step = Callable[["TaskObject", Callable[[], Awaitable[Any]]], Awaitable[Any]]
@@ -272,6 +275,8 @@ def load(run_number: int) -> tuple[Run, list[Task]]:
 
 
 def _failure(task: TaskObject, outcome: Outcome) -> TaskFailedError:
+    if outcome.status == TaskStatus.CANCELLED:
+        return TaskFailedError(CANCELLED, f"{task.name} was cancelled")
     if outcome.error is None:
         return TaskFailedError("not_executed", f"{task.name} is {outcome.status}, and its run is over")
     error = outcome.error
