@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check bench docs lock format
+.PHONY: help run demo test check model bench docs lock format
 
 # Importing from bytecode: a shell that forbids writing it would make every start compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -35,6 +35,10 @@ check: ## Format, lint, types, import contracts, migrations
 	MYPYPATH=src:projects/generic_transformations $(VENV)/bin/mypy projects code_templates
 	$(VENV)/bin/lint-imports
 	SHEPHERD_ENV_FILE= $(PYTHON) manage.py makemigrations --check --dry-run
+
+model: ## Explore more interleavings than the tests do; takes minutes, and prints how many states there are
+	$(BOOTSTRAP) test
+	$(PYTHON) -m tests.model
 
 bench: ## Measure every claim, beside the peers
 	$(BOOTSTRAP) test

@@ -53,17 +53,17 @@ def postgres_database(postgres_server: PostgresServer, postgres_template: str) -
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("template") / "template.sqlite3"
-    _migrate(f"sqlite:///{file}")
+    migrate(f"sqlite:///{file}")
     return file
 
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: PostgresServer) -> str:
-    _migrate(postgres_server.create_database(_POSTGRES_TEMPLATE))
+    migrate(postgres_server.create_database(_POSTGRES_TEMPLATE))
     return _POSTGRES_TEMPLATE
 
 
-def _migrate(url: str) -> None:
+def migrate(url: str) -> None:
     with pointed_at(url):
         call_command("migrate", verbosity=0)
 

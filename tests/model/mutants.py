@@ -1,0 +1,98 @@
+"""Task Publishers with one promise broken in each. What can't tell them from the real one is no test of it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import pytest
+from django.db import transaction
+
+from shepherd.broker.port import Delivery
+from shepherd.pipelines import advance, recording
+from shepherd.pipelines.advance import Moved
+from shepherd.pipelines.intents import Intent, NextTask, open_attempts
+from shepherd.publisher import withdrawing
+from shepherd.publisher.dispatch import Dispatch
+from tests.model.ports import Through
+from tests.model.publisher import Parts
+
+
+class _AckedAtOnce(Through):
+    """A consumer that takes a delivery for done as soon as it has it."""
+
+    def take(self, *, at_most: int, wait_s: float) -> list[Delivery]:
+        deliveries = super().take(at_most=at_most, wait_s=wait_s)
+        super().ack(deliveries)
+        return deliveries
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Do nothing: that was done."""
+
+
+@contextmanager
+def _unfenced(_: Dispatch) -> Iterator[None]:
+    """Any answer counts, whatever became of its attempt."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recording, "_is_open", lambda _: True)
+        yield
+
+
+@contextmanager
+def _published_first(dispatch: Dispatch) -> Iterator[None]:
+    """What is about to be written down is published before the commit."""
+
+    def open_and_publish(tasks: Sequence[NextTask], *, now: datetime, by: str) -> list[Intent]:
+        intents = open_attempts(tasks, now=now, by=by)
+        dispatch.publish(intents)
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(advance, "open_attempts", open_and_publish)
+        yield
+
+
+@contextmanager
+def _in_two_transactions(_: Dispatch) -> Iterator[None]:
+    """A result is committed first, and then what follows it is opened."""
+    record = recording.record
+    postponed: list[Any] = []
+
+    def postpone(tasks: Sequence[Any], moved: Moved, *, now: datetime) -> None:
+        postponed.extend(tasks)
+
+    def record_then_open(*arguments: Any, now: datetime, **others: Any) -> Moved:
+        moved = record(*arguments, now=now, **others)
+        with transaction.atomic():
+            advance.open_tasks(postponed, moved, now=now)
+        return moved
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recording, "open_tasks", postpone)
+        patch.setattr(recording, "record", record_then_open)
+        yield
+
+
+@contextmanager
+def _untold(_: Dispatch) -> Iterator[None]:
+    """Nobody is told what was withdrawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(withdrawing, "queued_withdrawn", list)
+        yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    parts: Parts
+    #: Words of what the model has to say of it.
+    found_as: str
+
+
+MUTANTS: Final = {
+    "fence removed": Mutant(parts=Parts(patched=_unfenced), found_as="would change something if it came again"),
+    "ack before commit": Mutant(parts=Parts(subscription=_AckedAtOnce), found_as="was acked"),
+    "publish before intent": Mutant(parts=Parts(patched=_published_first), found_as="before the intent was committed"),
+    "next intent in a second transaction": Mutant(parts=Parts(patched=_in_two_transactions), found_as="nothing leads"),
+    "cancel ignored while queued": Mutant(parts=Parts(patched=_untold), found_as="begun after it was withdrawn"),
+}
