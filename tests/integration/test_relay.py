@@ -3,7 +3,7 @@
 import pytest
 
 from shepherd.pipelines.models import Attempt, StatusChange, Task
-from shepherd.wire.envelope import TaskError
+from shepherd.wire.envelope import Claimed, Started, TaskError
 from shepherd.wire.value import ClaimCheck, Inline
 from tests.support.engine import Engine, finished, statuses
 from tests.support.refusals import refuse
@@ -85,6 +85,21 @@ def test_a_task_that_runs_for_a_while_says_so() -> None:
 
     assert statuses(run) == ["running", "running"]
     assert Attempt.objects.get().worker == "w"
+
+
+def test_all_that_was_said_of_one_attempt_in_one_batch_is_one_change() -> None:
+    engine = Engine()
+    run = engine.accept("scrape")
+    engine.relay.start()
+    token = engine.take("scrape").token
+
+    for said in (Started, Claimed, Started, Claimed):
+        engine.say(said(token=token, worker="w", at=engine.clock()).to_bytes())
+    engine.take_replies()
+
+    changes = StatusChange.objects.filter(run=run, task__isnull=False).order_by("number")
+    assert [change.to_status for change in changes] == ["published", "running"]
+    assert Attempt.objects.get().claimed_at is not None
 
 
 def test_what_cannot_be_read_is_kept_with_the_reason_and_holds_up_nobody() -> None:

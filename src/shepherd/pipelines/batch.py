@@ -1,6 +1,6 @@
 """Replies that come together, each put where it changes something; the first answer to an attempt counts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,8 +19,9 @@ class Batch:
 
     #: Tasks of lost attempts whose next attempt a worker has claimed.
     overtaken: set[int]
-    started: list[Pair[Started]] = field(default_factory=list)
-    claimed: list[Pair[Claimed]] = field(default_factory=list)
+    #: By the attempt's number: the first word of each counts, as it does in batches of their own.
+    started: dict[int, Pair[Started]] = field(default_factory=dict)
+    claimed: dict[int, Pair[Claimed]] = field(default_factory=dict)
     succeeded: list[Pair[Finished]] = field(default_factory=list)
     #: Failed or given up; each is among `setbacks`, too.
     failed: list[Pair[Finished]] = field(default_factory=list)
@@ -37,10 +38,10 @@ class Batch:
         if row is None:
             self.dropped += 1
         elif isinstance(reply, Started):
-            self._add_if(is_open(row), self.started, (reply, row))
+            self._add_if(self._is_first(row), self.started, (reply, row))
         elif isinstance(reply, Claimed):
             # A withdrawn one, too: its worker holds it, and has yet to be told.
-            self._add_if(is_open(row) or row["attempt_status"] == AttemptStatus.WITHDRAWN, self.claimed, (reply, row))
+            self._add_if(self._is_first(row) or _is_withdrawn(row), self.claimed, (reply, row))
             if is_open(row):
                 self.overtaken.add(row["task_number"])
         elif isinstance(reply, Withdrawn):
@@ -48,13 +49,19 @@ class Batch:
         else:
             self._add_finished(reply, row)
 
-    def unsettled(self, pairs: Sequence[Pair[_Reply]]) -> list[Pair[_Reply]]:
-        """Return those of which the end didn't come in the same batch."""
-        return [pair for pair in pairs if pair[1]["task_number"] not in self._settled]
+    def begun(self) -> list[Pair[Started]]:
+        """Return those that were neither claimed nor ended in the same batch."""
+        fresh = [pair for number, pair in self.started.items() if number not in self.claimed]
+        return [pair for pair in fresh if pair[1]["task_number"] not in self._settled]
 
-    def _add_if(self, is_wanted: bool, pairs: list[Pair[_Reply]], pair: Pair[_Reply]) -> None:
-        if is_wanted and pair[1]["task_number"] not in self._settled:
-            pairs.append(pair)
+    def taken_over(self) -> list[Pair[Claimed]]:
+        """Return those that were not ended in the same batch, and those that were withdrawn before."""
+        pairs = self.claimed.values()
+        return [pair for pair in pairs if _is_withdrawn(pair[1]) or pair[1]["task_number"] not in self._settled]
+
+    def _add_if(self, is_wanted: bool, pairs: dict[int, Pair[_Reply]], pair: Pair[_Reply]) -> None:
+        if is_wanted and pair[1]["attempt_number"] not in pairs:
+            pairs[pair[1]["attempt_number"]] = pair
         else:
             self.dropped += 1
 
@@ -97,6 +104,10 @@ def _is_of_this_try(row: Mapping[str, Any]) -> bool:
     """Whether an attempt was opened after the last resume, which may have corrected the context."""
     opened = row["failures"] + row["losses"] + int(row["task_status"] != TaskStatus.PENDING)
     return bool(row["attempt_no"] > row["task_attempt_no"] - opened)
+
+
+def _is_withdrawn(row: Mapping[str, Any]) -> bool:
+    return bool(row["attempt_status"] == AttemptStatus.WITHDRAWN)
 
 
 def is_open(row: Mapping[str, Any]) -> bool:

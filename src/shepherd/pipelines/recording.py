@@ -32,8 +32,8 @@ def record(replies: Sequence[Reply], *, now: datetime, draw: Draw = random.rando
         for reply in replies:
             batch.add(reply, attempts.get(reply.token))
         moved = Moved(dropped=batch.dropped)
-        _record_started(batch.unsettled(batch.started), now)
-        record_claims(batch.unsettled(batch.claimed), now=now)
+        _record_started(batch.begun(), now)
+        record_claims(batch.taken_over(), now=now)
         _withdraw_newer(batch.late, moved, now)
         _record_succeeded(batch.succeeded, moved, now)
         _record_work(batch.failed, now)
