@@ -11,8 +11,9 @@ from tests.support.databases import migrate, pointed_at
 
 
 def main() -> int:
+    suites = {**QUICK, **LONG}
     faults = 0
-    for name, bounds in {**QUICK, **LONG}.items():
+    for name, bounds in suites.items():
         with tempfile.TemporaryDirectory() as folder:
             url = f"sqlite:///{Path(folder) / 'model.sqlite3'}"
             migrate(url)

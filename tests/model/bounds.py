@@ -21,8 +21,12 @@ class Bounds:
 
     faults: int = 1
     most: dict[str, int] = field(default_factory=dict)
+    #: Of the run: one or two.
+    tasks: int = 2
     #: Whether workers say `started`.
     says_started: bool = False
+    #: Whether tasks may run for so long that workers claim them.
+    claims: bool = True
 
     def allows(self, state: State, kind: str) -> bool:
         spent = state.spent[KINDS.index(kind)]

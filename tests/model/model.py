@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from django.contrib.auth.models import User
 from django.db import connection
@@ -17,9 +17,13 @@ from tests.model.bounds import Bounds
 from tests.model.explorer import Explored, Found, explore
 from tests.model.publisher import Parts, Publisher
 from tests.model.rows import read
+from tests.model.sayings import NAMES
 from tests.model.state import KINDS, Memory, State, Worker
 from tests.model.system import System
 from tests.support.engine import PROJECT, Clock
+
+#: One more after a failure, and one more after a loss.
+TWO_ATTEMPTS: Final = {"retries": 1, "retry_on_lost": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +46,14 @@ class Report:
 
 
 def investigate(
-    name: str, bounds: Bounds, *, parts: Parts | None = None, policy: Mapping[str, Any] | None = None
+    name: str, bounds: Bounds, *, parts: Parts | None = None, policy: Mapping[str, Any] = TWO_ATTEMPTS
 ) -> Report:
     """Explore everything within bounds, from a run of two tasks that was just accepted. Needs an empty database."""
     began = time.monotonic()
     publisher = Publisher(parts or Parts())
     system = System(publisher, bounds)
     with _hurried():
-        explored: Explored = explore(system, _first(system, policy or {}))
+        explored: Explored = explore(system, _first(system, policy, NAMES[: bounds.tasks]))
     return Report(
         name=name,
         states=len(explored.states),
@@ -61,8 +65,7 @@ def investigate(
     )
 
 
-def _first(system: System, policy: Mapping[str, Any]) -> State:
-    names = ("first", "second")
+def _first(system: System, policy: Mapping[str, Any], names: Sequence[str]) -> State:
     tasks = tuple(TaskSpec(index=at, order_no=at, name=name, context={}) for at, name in enumerate(names))
     spec = PipelineSpec(pipeline_name="p", data_url="", project=PROJECT, tasks=tasks)
     user, _ = User.objects.get_or_create(username="ana")

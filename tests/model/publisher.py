@@ -2,40 +2,44 @@
 database and memory that it meets, and once more for each call to a port before which it may die."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
+from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from shepherd.broker.port import Message, Subscription
-from shepherd.broker.topology import ALL_WORKERS_KEY, CONTROL_EXCHANGE, EXCHANGES, REPLIES, STANDING_QUEUES
-from shepherd.domain.status import TaskStatus
-from shepherd.pipelines import sql
+from shepherd.broker.topology import ALL_WORKERS_KEY, BEATS, CONTROL_EXCHANGE, EXCHANGES, REPLIES, STANDING_QUEUES
+from shepherd.errors import ConflictError
+from shepherd.pipelines import handles, sql
 from shepherd.pipelines.advance import ATTEMPTS
 from shepherd.pipelines.intents import Intent
 from shepherd.publisher import hearing
 from shepherd.publisher.dispatch import Dispatch
+from shepherd.publisher.ears import Ears
 from shepherd.publisher.relay import Relay
+from shepherd.publisher.watch import Watch
 from shepherd.publisher.withdrawing import Withdrawing
 from shepherd.wire.control import Withdrawals
-from shepherd.wire.envelope import Finished, Reply, Started, TaskEnvelope, TaskError, Withdrawn, parse_reply
-from shepherd.wire.value import Inline
+from shepherd.wire.envelope import TaskEnvelope
 from tests.model import checks
 from tests.model.ports import Died, Fate, MortalBroker, mortal_database
 from tests.model.rows import Rows, load, read, read_audit
+from tests.model.sayings import WORKER_KEYS, Hearing, heartbeats, reply_bytes, said_in, worker_id
 from tests.model.state import Memory, Said
 from tests.support.engine import Heard
 
-_WORKER: Final = "w"
-
 
 class Step(NamedTuple):
-    """Something that a Task Publisher does by itself."""
+    """Something that a Task Publisher does, or that is asked of the database."""
 
     name: str
+    #: What lies in the queue of replies; only `replies` takes it.
     replies: tuple[Said, ...] = ()
+    #: What each worker says of itself meanwhile: what it executes, "" for nothing.
+    beats: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return " ".join(["the Task Publisher:", self.name, *map(str, self.replies)])
@@ -47,6 +51,8 @@ class Told(NamedTuple):
     tokens: frozenset[str]
     #: Whether they are the whole list.
     is_complete: bool
+    #: The only worker that was told, by its place; None where all were.
+    worker: int | None
 
 
 class Outcome(NamedTuple):
@@ -71,6 +77,7 @@ class Parts:
 
     relay: type[Relay] = Relay
     withdrawing: type[Withdrawing] = Withdrawing
+    ears: type[Ears] = Ears
     subscription: Callable[[Subscription], Subscription] = lambda subscription: subscription
     #: In force while a step runs.
     patched: Callable[[Dispatch], AbstractContextManager[None]] = lambda _: nullcontext()
@@ -87,10 +94,14 @@ class Publisher:
 
     def outcomes(self, rows: Rows, memory: Memory, step: Step) -> list[Outcome]:
         """Return what may come of a step: first when it goes through, then when it dies before its 2nd, 3rd … call."""
-        key = (rows, memory, step)
+        part = _needed(memory, step)
+        if step.name == "watch":
+            # Whether anything waits there is all that it asks.
+            step = step._replace(replies=() if memory.is_deaf else step.replies[:1])
+        key = (rows, part, step)
         if key not in self._known:
-            self._known[key] = list(self._all(rows, memory, step))
-        return self._known[key]
+            self._known[key] = list(self._all(rows, part, step))
+        return [outcome._replace(memory=_joined(memory, part, outcome)) for outcome in self._known[key]]
 
     def _all(self, rows: Rows, memory: Memory, step: Step) -> Iterator[Outcome]:
         fate = Fate()
@@ -102,7 +113,7 @@ class Publisher:
     def _run(self, rows: Rows, memory: Memory, step: Step, fate: Fate) -> Outcome:
         self.runs += 1
         with transaction.atomic():
-            load(rows)
+            load(rows.with_leases_over() if step.name == "lease" else rows)
         bench = _Bench(rows, memory, step, fate, self._parts)
         died = ""
         with self._parts.patched(bench.dispatch), mortal_database(fate):
@@ -111,6 +122,29 @@ class Publisher:
             except Died as death:
                 died = str(death)
         return bench.outcome(died)
+
+
+def _needed(memory: Memory, step: Step) -> Memory:
+    """Return the part of what is remembered that a step looks at."""
+    return Memory(
+        waiting=memory.waiting if step.name == "send" else (),
+        confirmed=memory.confirmed if step.name == "confirm" else (),
+        told=memory.told if step.name == "tell" else frozenset(),
+        is_deaf=memory.is_deaf or step.name != "watch",
+    )
+
+
+def _joined(before: Memory, part: Memory, outcome: Outcome) -> Memory:
+    """Return what is remembered after a step that looked at a part of it."""
+    after = outcome.memory
+    if outcome.died:
+        return after
+    return Memory(
+        waiting=after.waiting if part.waiting else before.waiting + after.waiting,
+        confirmed=after.confirmed if part.confirmed else before.confirmed + after.confirmed,
+        told=after.told if part.told or not before.told else before.told,
+        is_deaf=before.is_deaf and after.is_deaf,
+    )
 
 
 @dataclass
@@ -127,18 +161,24 @@ class _Bench:
     broken: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.broker = MortalBroker(self.fate, watch=self._watch)
+        self.broker = MortalBroker(self.fate, watch=self._see)
         self.broker.declare(exchanges=EXCHANGES, queues=STANDING_QUEUES)
         for said in self.step.replies:
-            self.broker.server.route(Message(routing_key=REPLIES, body=_reply(said).to_bytes()))
+            self.broker.server.route(Message(routing_key=REPLIES, body=reply_bytes(said)))
         self.dispatch = Dispatch(self.broker)
         self.dispatch.post(_intents(self.memory.waiting))
         self.dispatch._confirmed.extend(self.memory.confirmed)
         self.withdrawing = self.parts.withdrawing(self.broker)
         self.withdrawing._told.update(self.memory.told)
         self.relay = self.parts.relay(
-            self.broker, Heard(), leads=lambda _: frozenset(), is_followed=False, send=self.dispatch.post
+            self.broker,
+            Heard(),
+            leads=lambda _: frozenset(),
+            is_followed=False,
+            send=self.dispatch.post,
+            draw=lambda: 0.0,
         )
+        self.hearing = Hearing(self.parts.ears, has_heard=not self.memory.is_deaf)
 
     def perform(self, step: Step) -> None:
         steps: dict[str, Callable[[], object]] = {
@@ -148,8 +188,11 @@ class _Bench:
             "confirm": self.dispatch.confirm,
             "resend": self.relay.resend,
             "tell": self.withdrawing.tell_new,
-            "welcome": lambda: self.withdrawing.tell_all_to({_WORKER}),
+            "welcome": lambda: self.withdrawing.tell_all_to({worker_id(0)}),
+            "watch": self._watch,
+            "lease": self._pass_a_lease,
             "cancel": self._cancel,
+            "resume": self._resume,
         }
         steps[step.name]()
 
@@ -157,18 +200,32 @@ class _Bench:
         subscription = self.broker.subscribe(REPLIES, prefetch=hearing.REPLIES_AT_ONCE)
         hearing.hear_replies(self.parts.subscription(subscription), self.relay)
 
-    def _cancel(self) -> None:
-        error = TaskError(code="cancelled", message="cancelled")
-        self.relay.fail(self.rows.run()["number"], error, task_number=self._current())
+    def _watch(self) -> None:
+        watch = Watch(self.broker, self.relay, self.hearing.ears, database_time=self.hearing.database_time)
+        watch.look()
+        self.hearing.second()
+        watch.look()
 
-    def _current(self) -> int | None:
-        unfinished = [task["number"] for task in self.rows.each_task() if task["status"] != TaskStatus.SUCCEEDED]
-        return unfinished[0] if unfinished else None
+    def _pass_a_lease(self) -> None:
+        """All workers say all the time what they have, and all of it is heard."""
+        for body in heartbeats(self.step.beats):
+            self.broker.server.route(Message(routing_key=BEATS, body=body))
+        hearing.hear_beats(self.broker.subscribe(BEATS, prefetch=hearing.AT_ONCE), self.dispatch, self.withdrawing)
+        self.hearing.lease()
+        self._watch()
+
+    def _cancel(self) -> None:
+        with suppress(ConflictError):
+            handles.cancel(self.rows.run()["number"], by=User.objects.get(), now=datetime.now(UTC))
+
+    def _resume(self) -> None:
+        with suppress(ConflictError):
+            handles.resume(self.rows.run()["number"], contexts={}, by=User.objects.get(), now=datetime.now(UTC))
 
     def outcome(self, died: str) -> Outcome:
         self.broker.close()
         rows, names = read()
-        kept = tuple(_said(stored.message.body) for stored in self.broker.server.queues[REPLIES].ready)
+        kept = tuple(said_in(stored.message.body) for stored in self.broker.server.queues[REPLIES].ready)
         memory = Memory() if died else self._remembered(names)
         broken = [*self.broken, *checks.step_faults(self.rows, rows, read_audit())]
         published = tuple(names.get(token, token) for token in self.published)
@@ -182,10 +239,10 @@ class _Bench:
             waiting=tuple(names.get(intent.token, intent.token) for intent in self.dispatch._waiting),
             confirmed=tuple(names.get(token, token) for token in self.dispatch._confirmed),
             told=frozenset(self.withdrawing._told),
-            is_deaf=self.memory.is_deaf,
+            is_deaf=self.memory.is_deaf and self.step.name != "lease",
         )
 
-    def _watch(self, message: Message) -> None:
+    def _see(self, message: Message) -> None:
         if message.type == "task":
             envelope = TaskEnvelope.parse(message.body)
             # What others could see at this moment.
@@ -193,31 +250,11 @@ class _Bench:
             self.published.append(envelope.token)
             self.broken += checks.publishing_faults(committed, envelope)
         elif message.exchange == CONTROL_EXCHANGE:
-            assert message.routing_key in {ALL_WORKERS_KEY, f"worker.{_WORKER}"}
-            withdrawals = Withdrawals.parse(message.body)
-            self.told.append(Told(frozenset(withdrawals.tokens), withdrawals.is_complete))
+            said, key = Withdrawals.parse(message.body), message.routing_key
+            worker = None if key == ALL_WORKERS_KEY else WORKER_KEYS.index(key)
+            self.told.append(Told(frozenset(said.tokens), said.is_complete, worker))
 
 
 def _intents(tokens: Sequence[str]) -> list[Intent]:
     found = {row["token"]: row for row in sql.rows(f"{ATTEMPTS} WHERE a.token IN {sql.places(tokens)}", tokens)}
     return [Intent.of_row(found[token]) for token in tokens]
-
-
-def _reply(said: Said) -> Reply:
-    common: dict[str, Any] = {"token": said.token, "worker": _WORKER, "at": datetime.now(UTC)}
-    if said.kind == "started":
-        return Started(**common)
-    if said.kind == "withdrawn":
-        return Withdrawn(**common)
-    if said.kind == "succeeded":
-        return Finished(**common, elapsed_s=0.0, result=Inline(said.token))
-    assert said.kind == "failed", said
-    return Finished(**common, elapsed_s=0.0, error=TaskError(code="broken", message="broken"))
-
-
-def _said(body: bytes) -> Said:
-    reply = parse_reply(body)
-    kind = type(reply).__name__.lower()
-    if isinstance(reply, Finished):
-        kind = "succeeded" if reply.error is None else "failed"
-    return Said(kind, reply.token)

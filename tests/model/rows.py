@@ -63,6 +63,21 @@ class Rows(NamedTuple):
             )
         )
 
+    def with_lease_over(self, token: str) -> "Rows":
+        """Return these rows when the lease of one attempt has passed in which its worker wasn't heard."""
+        columns = _COLUMNS[Attempt]
+        place, lease = columns.index("token"), columns.index("lease_until")
+        return self._replace(
+            attempts=tuple(
+                (*row[:lease], PAST, *row[lease + 1 :]) if row[place] == token and row[lease] == FUTURE else row
+                for row in self.attempts
+            )
+        )
+
+    def tokens(self, *statuses: str) -> frozenset[str]:
+        """Return the tokens of the attempts that have one of these statuses."""
+        return frozenset(attempt["token"] for attempt in self.each_attempt() if attempt["status"] in statuses)
+
 
 class Audit(NamedTuple):
     """One change of a status, as it was written down."""

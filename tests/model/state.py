@@ -3,9 +3,9 @@
 from typing import Final, NamedTuple
 
 #: What may go wrong, and what people may ask for; a state counts what was spent of each.
-KINDS: Final = ("publisher", "worker", "duplicate", "drop", "stall", "silence", "fail", "cancel")
+KINDS: Final = ("publisher", "worker", "duplicate", "drop", "stall", "silence", "fail", "cancel", "resume")
 #: These are no faults: the system has to live with them at no cost.
-ASKED: Final = frozenset({"fail", "cancel"})
+ASKED: Final = frozenset({"fail", "cancel", "resume"})
 
 #: A worker's slot: nothing in it; executing with the delivery in hand, unheard of or said to be `started`; claimed
 #: with the delivery still in hand; executing without a delivery; done, the reply in the spool; the reply confirmed.
@@ -22,7 +22,7 @@ WITH_DELIVERY: Final = frozenset({YOUNG, STARTED, CLAIMING, ANSWERING, ANSWERED}
 
 
 class Said(NamedTuple):
-    """A reply: `started`, `claimed`, `withdrawn`, `succeeded`, `failed`."""
+    """A reply: `started`, `claimed`, `withdrawn`, or `finished` as `succeeded`, `failed` or `lost`."""
 
     kind: str
     token: str

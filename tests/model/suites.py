@@ -4,14 +4,28 @@ from typing import Final
 
 from tests.model.bounds import Bounds
 
-_ALL: Final = {"publisher": 2, "worker": 2, "duplicate": 2, "fail": 1, "cancel": 1}
+#: Each of them may happen.
+FAULTS: Final = dict.fromkeys(("publisher", "worker", "duplicate", "drop", "stall", "silence"), 1)
+_FAULTS_TWICE: Final = dict.fromkeys(FAULTS, 2)
 
 QUICK: Final = {
-    "no fault": Bounds(faults=0, says_started=True),
-    "one fault of any kind": Bounds(faults=1, most=_ALL),
+    "two tasks, no fault": Bounds(faults=0, says_started=True),
+    "two short tasks, one fault": Bounds(faults=1, most=FAULTS, claims=False),
+    "two short tasks that fail twice": Bounds(faults=0, most={"fail": 2}, claims=False),
+    "two short tasks, cancelled and resumed": Bounds(faults=0, most={"cancel": 1, "resume": 1}, claims=False),
+    "one task, one fault": Bounds(faults=1, most=FAULTS, tasks=1),
+    "one short task, one fault, cancelled": Bounds(faults=1, most={**FAULTS, "cancel": 1}, tasks=1, claims=False),
+    "one task, cancelled, fails": Bounds(faults=0, most={"cancel": 1, "fail": 1}, tasks=1),
 }
 
 LONG: Final = {
-    "one fault, with started": Bounds(faults=1, most=_ALL, says_started=True),
-    "two faults of any kind": Bounds(faults=2, most=_ALL),
+    "two tasks, one fault": Bounds(faults=1, most=FAULTS),
+    "two tasks, cancelled, fail": Bounds(faults=0, most={"cancel": 1, "fail": 1}),
+    "two short tasks, two faults": Bounds(faults=2, most=_FAULTS_TWICE, claims=False),
+    "one task, two faults": Bounds(faults=2, most=_FAULTS_TWICE, tasks=1),
+    "one task, one fault, cancelled": Bounds(faults=1, most={**FAULTS, "cancel": 1}, tasks=1),
+    "one task, cancelled, resumed, fails": Bounds(faults=0, most={"cancel": 1, "resume": 1, "fail": 1}, tasks=1),
+    "one short task, one fault, cancelled, resumed": Bounds(
+        faults=1, most={**FAULTS, "cancel": 1, "resume": 1}, tasks=1, claims=False
+    ),
 }

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.model.bounds import Bounds
 from tests.model.model import Report, investigate
 from tests.model.mutants import MUTANTS
 from tests.model.suites import QUICK
@@ -24,9 +23,8 @@ def test_whatever_happens_in_whatever_order_each_run_ends_and_nothing_is_recorde
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_promise_is_found(name: str, printed: Callable[[Report], Report]) -> None:
     mutant = MUTANTS[name]
-    bounds = Bounds(faults=1, most={"publisher": 1, "worker": 1, "duplicate": 1, "fail": 1, "cancel": 1})
 
-    report = printed(investigate(f"mutant: {name}", bounds, parts=mutant.parts))
+    report = printed(investigate(f"mutant: {name}", mutant.bounds, parts=mutant.parts))
 
     assert report.found is not None
     assert mutant.found_as in report.found.what

@@ -41,10 +41,12 @@ class Hand:
             yield self._sends()
         if worker.stage == ANSWERED:
             yield Move(f"acks {worker.token}", self._with(stage=FREE, token=""))
+        if worker.stage == CLAIMING:
+            yield Move(f"acks {worker.token}, claimed", self._with(stage=HOLDING))
         if worker.stage in EXECUTING - {CLAIMING}:
             yield from self._executes(bounds)
         if bounds.allows(self.state, "worker"):
-            yield self._dies()
+            yield from self._dies()
 
     def _takes(self, token: str) -> Move:
         queue = list(self.state.queue)
@@ -71,6 +73,8 @@ class Hand:
             yield Move(f"{token} is killed", self._ends(token, "withdrawn"))
         if self.worker.stage == YOUNG and bounds.says_started:
             yield Move(f"says started({token})", self._says("started", stage=STARTED))
+        if self.worker.stage in {YOUNG, STARTED} and bounds.claims:
+            yield Move(f"says claimed({token})", self._says("claimed", stage=CLAIMING))
 
     def _ends(self, token: str, kind: str) -> State:
         """Put the answer into the spool; a slot that has no delivery to ack is free."""
@@ -90,13 +94,25 @@ class Hand:
         said = Said(kind, self.worker.token)
         return self._with(stage=stage)._replace(replies=(*self.state.replies, said))
 
-    def _dies(self) -> Move:
+    def _dies(self) -> Iterator[Move]:
         worker = self.worker
-        back = (worker.token,) if worker.stage in WITH_DELIVERY else ()
-        after = self.state._replace(queue=(*self.state.queue, *back))
         dead = Worker(is_up=False, spool=worker.spool, listed=None)
         label = f"a worker dies with {worker.token or 'nothing'}"
-        return Move(label, after.with_worker(self.index, dead).spending("worker"), is_progress=False)
+        yield Move(label, self._returned().with_worker(self.index, dead).spending("worker"), is_progress=False)
+        if worker.stage == HOLDING:
+            gone = dead._replace(spool=(*worker.spool, Said("lost", worker.token)))
+            after = self.state.with_worker(self.index, gone).spending("worker")
+            yield Move(f"a worker gives {worker.token} up and ends", after, is_progress=False)
+
+    def cut_off(self) -> State:
+        """Return what is when the broker takes the worker's connection for dead; what it executes, it executes."""
+        stage = HOLDING if self.worker.stage in EXECUTING else FREE
+        token = self.worker.token if stage == HOLDING else ""
+        return self._returned().with_worker(self.index, self.worker._replace(stage=stage, token=token))
+
+    def _returned(self) -> State:
+        back = (self.worker.token,) if self.worker.stage in WITH_DELIVERY else ()
+        return self.state._replace(queue=(*self.state.queue, *back))
 
     def _with(self, **changes: Any) -> State:
         return self.state.with_worker(self.index, self.worker._replace(**changes))
