@@ -32,6 +32,7 @@ class Dispatch:
         #: each sweep finds the same intents again.
         self._in_hand: set[str] = set()
         self._changed = threading.Condition()
+        self._writing = threading.Lock()
 
     def post(self, intents: Sequence[Intent]) -> None:
         """Have these published soon, in this order, by whoever calls `send`."""
@@ -74,10 +75,11 @@ class Dispatch:
 
     def confirm(self) -> None:
         """Write down which attempts the broker has; those that were answered meanwhile need no word."""
-        tokens = list(self._confirmed)
-        unconfirmed.confirm(tokens, now=datetime.now(UTC))
-        for token in tokens:
-            self._confirmed.remove(token)
+        with self._writing:
+            tokens = list(self._confirmed)
+            unconfirmed.confirm(tokens, now=datetime.now(UTC))
+            for token in tokens:
+                self._confirmed.remove(token)
         with self._changed:
             self._in_hand -= set(tokens)
 
