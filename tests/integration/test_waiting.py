@@ -203,6 +203,34 @@ def test_a_claimed_task_whose_worker_is_silent_says_until_when_it_is_waited_for(
     )
 
 
+def test_a_lease_that_is_over_says_what_is_waited_for(running: Make) -> None:
+    run = running("running")
+    attempted(run, status="running", worker="w@node-3", claimed_at=NOW, seen_at=later(10), lease_until=later(70))
+
+    assert reason(run, now=later(71)) == (
+        "Nothing was heard of worker 'w@node-3', which has 'sentinel', since 2026-01-31 12:00:10 UTC; "
+        "the attempt is lost once the Task Publisher has listened for 60 s without a break."
+    )
+
+
+def test_a_task_that_a_silent_worker_began_and_had_not_claimed_says_who_gets_it(running: Make) -> None:
+    services.announce(manifest("sentinel", worker="w@node-3"), now=NOW)
+    run = running("running")
+    attempted(run, status="running", worker="w@node-3", started_at=NOW)
+    silent = "Nothing was heard of worker 'w@node-3', which has 'sentinel', since 2026-01-31 12:00:00 UTC; "
+
+    while_fresh = reason(run, now=later(20))
+    with_nobody = reason(run, now=later(50))
+    services.announce(manifest("sentinel", worker="another"), now=later(50))
+    with_another = reason(run, now=later(50))
+
+    assert while_fresh is None
+    assert (
+        with_nobody == f"{silent}if it is gone, RabbitMQ delivers the task to a worker of this name once there is one."
+    )
+    assert with_another == f"{silent}if it is gone, RabbitMQ delivers the task to the next worker of this name."
+
+
 def test_a_paused_project_is_the_reason_of_what_was_accepted_only(running: Make, asha: User) -> None:
     services.pause("ids-drr", by=asha, reason="", now=NOW)
     waiting = services.accept(parse_pipeline(pipeline("sentinel")), by=asha, now=NOW).run

@@ -31,7 +31,7 @@ class _Latest:
     published_at: datetime
     confirmed_at: datetime | None
     lease_until: datetime | None
-    #: When it was last sure that a worker has it: by a heartbeat, or by its claim.
+    #: When it was last sure that a worker has it: by a heartbeat, by its claim, or by its beginning.
     held_at: datetime | None
 
 
@@ -56,10 +56,10 @@ def waiting_reasons(runs: Sequence[Run], *, now: datetime) -> dict[int, str]:
     """
     current = {run.number: _current_task(run) for run in runs if run.status not in ENDED_RUN}
     tasks = [task for task in current.values() if task is not None and task.attempt_no]
-    published = {task.name for task in tasks if task.status == TaskStatus.PUBLISHED}
+    handed_over = {task.name for task in tasks if task.status in {TaskStatus.PUBLISHED, TaskStatus.RUNNING}}
     accepted = {run.project for run in runs if run.status == RunStatus.ACCEPTED}
     known = _Known(
-        served=availability(published, now=now),
+        served=availability(handed_over, now=now),
         latest=_latest(tasks),
         pauses={pause.project: pause for pause in Pause.objects.filter(project__in=accepted)},
         fetching=_fetching([run for run in runs if run.status == RunStatus.RUNNING]),
@@ -89,7 +89,7 @@ def _latest(tasks: Iterable[Task]) -> dict[int, _Latest]:
         Attempt.objects.filter(task__in=[task.pk for task in tasks], attempt_no=F("task__attempt_no"))
         .annotate(
             ahead=Coalesce(Subquery(ahead), Value(0)),
-            held_at=Coalesce("seen_at", "claimed_at"),
+            held_at=Coalesce("seen_at", "claimed_at", "started_at"),
         )
         .values("task_id", *_Latest.__dataclass_fields__)
     )
@@ -111,7 +111,7 @@ def _reason(run: Run, task: Task | None, known: _Known) -> str | None:
         return None
     if task.status == TaskStatus.PUBLISHED:
         return _published_reason(task, known.served.get(task.name), latest, now=known.now)
-    return _running_reason(task, latest, now=known.now)
+    return _running_reason(task, known.served.get(task.name), latest, now=known.now)
 
 
 def _accepted_reason(run: Run, known: _Known) -> str:
@@ -176,14 +176,20 @@ def _served_reason(task: Task, served: Availability, ahead: int) -> str:
     return f"{busy} for {task.name!r} is busy{others}."
 
 
-def _running_reason(task: Task, latest: _Latest, *, now: datetime) -> str | None:
-    until, held_at = latest.lease_until, latest.held_at
-    if until is None or held_at is None or now - held_at <= settings.SHEPHERD.worker_gone_after:
+def _running_reason(task: Task, served: Availability | None, latest: _Latest, *, now: datetime) -> str | None:
+    if latest.held_at is None or now - latest.held_at <= settings.SHEPHERD.worker_gone_after:
         return None
-    return (
-        f"Nothing was heard of worker {latest.worker!r}, which has {task.name!r}, since {_at(held_at)}; "
-        f"unless it speaks up, the attempt is lost at {_at(until)}."
-    )
+    silent = f"Nothing was heard of worker {latest.worker!r}, which has {task.name!r}, since {_at(latest.held_at)}"
+    if latest.lease_until is None:
+        # RabbitMQ still has what isn't claimed, and notices before us that a connection is gone.
+        others = (
+            "the next worker of this name" if served and served.workers else "a worker of this name once there is one"
+        )
+        return f"{silent}; if it is gone, RabbitMQ delivers the task to {others}."
+    if latest.lease_until > now:
+        return f"{silent}; unless it speaks up, the attempt is lost at {_at(latest.lease_until)}."
+    lease_s = settings.SHEPHERD.lease.total_seconds()
+    return f"{silent}; the attempt is lost once the Task Publisher has listened for {lease_s:g} s without a break."
 
 
 def _ended(sentence: str) -> str:
