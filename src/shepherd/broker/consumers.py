@@ -107,6 +107,10 @@ class Standing:
         self._inbox: Inbox[Delivery] = Inbox()
         self._arrivals = 0
 
+    def __str__(self) -> str:
+        """Return what it takes from, as logs name it."""
+        raise NotImplementedError
+
     async def serve(self, link: Link) -> None:
         """Consume until the channel is gone, or nothing has come for so long that it may be."""
         raise NotImplementedError
@@ -163,6 +167,9 @@ class QueueSubscription(StandingSubscription):
         self._idle_on: Link | None = None
         self._unsettled: deque[Received] = deque()
 
+    def __str__(self) -> str:
+        return self._queue
+
     def _arrived(self, deliveries: Sequence[Received]) -> None:
         self._unsettled.extend(deliveries)
         super()._arrived(deliveries)
@@ -197,6 +204,9 @@ class Listener(StandingSubscription):
         super().__init__(host)
         self._exchange = exchange
         self._binding_keys = binding_keys
+
+    def __str__(self) -> str:
+        return f"{self._exchange}:{','.join(self._binding_keys)}"
 
     async def serve(self, link: Link) -> None:
         lane = await link.lane(prefetch=_LISTEN_PREFETCH)

@@ -84,6 +84,9 @@ class SingleIntake(StandingIntake):
         self._is_paused = False
         self._is_consuming = False
 
+    def __str__(self) -> str:
+        return self._queue
+
     def take(self, *, wait_s: float) -> Delivery | None:
         if self._is_paused:
             self._host.post(self._resume)
@@ -164,6 +167,9 @@ class RotatingIntake(StandingIntake):
         self._is_wanted = False
         #: Done when waiting at empty queues is no longer wanted.
         self._unwanted: asyncio.Future[None] | None = None
+
+    def __str__(self) -> str:
+        return ",".join(sorted(self._queues))
 
     def take(self, *, wait_s: float) -> Delivery | None:
         self._host.post(self._want)

@@ -4,7 +4,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from shepherd.broker.consumers import Host, Lane, Link, QueueSubscription
+import pytest
+
+from shepherd.broker.consumers import Host, Lane, Link, Listener, QueueSubscription, Standing
+from shepherd.broker.intakes import RotatingIntake, SingleIntake
+
+NO_HOST = cast("Host", None)
 
 
 class OpenLane:
@@ -58,3 +63,16 @@ def test_another_connection_or_a_broken_channel_makes_it_a_new_one() -> None:
 
     assert established(OpenLink(), OpenLink()) == 2
     assert established(broken, broken) == 2
+
+
+@pytest.mark.parametrize(
+    ("standing", "name"),
+    [
+        (QueueSubscription(NO_HOST, "shepherd.beats", prefetch=1), "shepherd.beats"),
+        (Listener(NO_HOST, "shepherd.control", ["worker.all", "worker.w"]), "shepherd.control:worker.all,worker.w"),
+        (SingleIntake(NO_HOST, "shepherd.task.a"), "shepherd.task.a"),
+        (RotatingIntake(NO_HOST, ["shepherd.task.b", "shepherd.task.a"]), "shepherd.task.a,shepherd.task.b"),
+    ],
+)
+def test_a_log_line_names_a_consumer_by_what_it_takes_from(standing: Standing, name: str) -> None:
+    assert str(standing) == name
