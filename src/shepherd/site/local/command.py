@@ -13,7 +13,7 @@ import httpx
 from rich.console import Console
 
 from shepherd.errors import ConfigurationError
-from shepherd.site.local import flights
+from shepherd.site.local import flights, ports
 from shepherd.site.local.config import LocalConfig
 from shepherd.site.local.first_run import show_first_run
 from shepherd.site.local.pipeline import body
@@ -56,6 +56,8 @@ def _interrupt(*_: Any) -> None:
 def _serve(console: Console, *, is_demo: bool) -> int:
     config = LocalConfig.from_env(os.environ, root=Path.cwd())
     console.print(f"Starting; what the processes say is in {config.home / 'log'}", highlight=False)
+    for sentence in ports.describe_given(config.given()):
+        console.print(sentence, style="yellow", highlight=False, markup=False)
     with flights.serving(config.home / "demo") as data_url:
         environ = {**os.environ, "SHEPHERD_DATA_URL_ALLOW": _allowed(os.environ, data_url)}
         with running(config, environ=environ) as system:

@@ -66,6 +66,11 @@ class LocalConfig:
     def page_url(self) -> str:
         return f"http://{HOST}:{self.web_port}"
 
+    def given(self) -> dict[str, str]:
+        """Return the services that are used in place of private ones, by the variable that names them."""
+        prefect = {"PREFECT_API_URL": self.prefect_api_url} if self.is_prefect_on else {}
+        return {name: url for name, url in {"SHEPHERD_BROKER_URL": self.broker_url, **prefect}.items() if url}
+
     def ports(self) -> dict[str, list[int]]:
         """Return the ports that have to be free, by the variable that moves them."""
         ports = {"SHEPHERD_WEB_PORT": [self.web_port]}

@@ -16,14 +16,14 @@ from shepherd.site.local.config import HOST
 
 ROWS: Final = 336_776
 _NAME: Final = "flights.csv"
+_PORT: Final = "port"
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """Serve the flights as a CSV file over HTTP, from a thread and on a free port; yield its URL."""
+    """Serve the flights as a CSV file over HTTP, from a thread; yield its URL, the one of last time if it is free."""
     write(folder)
-    handler = functools.partial(_QuietHandler, directory=str(folder))
-    with ThreadingHTTPServer((HOST, 0), handler) as server:
+    with _server(folder) as server:
         thread = threading.Thread(target=server.serve_forever, name="flights", daemon=True)
         thread.start()
         try:
@@ -31,6 +31,18 @@ def serving(folder: Path) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def _server(folder: Path) -> ThreadingHTTPServer:
+    """Return a server on the port of last time, since earlier runs have its address, or on a free one."""
+    handler = functools.partial(_QuietHandler, directory=str(folder))
+    remembered = folder / _PORT
+    try:
+        server = ThreadingHTTPServer((HOST, int(remembered.read_text())), handler)
+    except (OSError, ValueError, OverflowError):
+        server = ThreadingHTTPServer((HOST, 0), handler)
+        remembered.write_text(f"{server.server_port}")
+    return server
 
 
 def write(folder: Path) -> Path:

@@ -1,10 +1,15 @@
-"""Whether the ports are free, asked before anything starts."""
+"""Whether the ports are free and services of others answer, asked before anything starts."""
 
 import socket
 from collections.abc import Mapping, Sequence
+from typing import Final
+from urllib.parse import urlsplit
 
 from shepherd.errors import ConfigurationError
 from shepherd.site.local.config import HOST
+
+_PATIENCE_S: Final = 3.0
+_DEFAULT_PORTS: Final = {"amqp": 5672, "amqps": 5671, "http": 80, "https": 443}
 
 
 def refuse_taken(ports: Mapping[str, Sequence[int]]) -> None:
@@ -19,6 +24,23 @@ def refuse_taken(ports: Mapping[str, Sequence[int]]) -> None:
             f"{variable}: port {port} of {HOST} is taken; set {variable} to another one" for variable, port in taken
         )
         raise ConfigurationError("\n".join(lines))
+
+
+def describe_given(urls: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each service that is used in place of a private one; `urls` has them by their variable."""
+    return [_described(variable, url) for variable, url in urls.items()]
+
+
+def _described(variable: str, url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        address = (parts.hostname or HOST, parts.port or _DEFAULT_PORTS.get(parts.scheme, 0))
+        with socket.create_connection(address, timeout=_PATIENCE_S):
+            answer = ""
+    except (OSError, ValueError) as error:
+        answer = f" It doesn't answer: {error}. Unset {variable} to have a private one."
+    # Without the user and the password.
+    return f"{variable} is set: {parts.netloc.rpartition('@')[2]} is used in place of a private service.{answer}"
 
 
 def _is_free(port: int) -> bool:

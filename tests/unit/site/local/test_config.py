@@ -36,6 +36,7 @@ def test_a_service_that_is_named_is_used_instead_of_a_private_one() -> None:
 
     assert given.items() <= config.settings(secret_key="k").items()
     assert list(config.ports()) == ["SHEPHERD_WEB_PORT"]
+    assert list(config.given()) == ["SHEPHERD_BROKER_URL", "PREFECT_API_URL"]
     assert not {"epmd", "rabbitmq", "prefect"} & {program.name for program in programs(config)}
 
 
