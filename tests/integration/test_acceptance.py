@@ -76,7 +76,9 @@ def test_200_tasks_are_stored_with_few_queries(asha: User) -> None:
 def test_an_unknown_project_is_refused_with_those_that_exist(asha: User, bell: CountingBell) -> None:
     faults = faults_of(pipeline("sentinel", project="d4d"), asha)
 
-    assert faults == {"project": "is not known; known are: generic-transformations, ids-drr"}
+    assert faults == {
+        "project": "has no folder among the server's projects; these are there: generic-transformations, ids-drr"
+    }
     assert not Run.objects.exists()
     assert bell.rings == 0
 

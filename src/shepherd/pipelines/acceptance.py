@@ -134,7 +134,8 @@ def _project(key: str, faults: list[Fault]) -> ProjectPolicies:
     """Return what the project states of its tasks, and put what is wrong with it first among the faults."""
     known = known_projects(settings.SHEPHERD.projects_folder)
     if key not in known:
-        faults.insert(0, Fault("project", f"is not known; known are: {', '.join(known) or 'none'}"))
+        there = ", ".join(known) or "none"
+        faults.insert(0, Fault("project", f"has no folder among the server's projects; these are there: {there}"))
         return ProjectPolicies()
     stated = project_policies(known[key])
     faults[:0] = [Fault("project", f"can't be used: {fault}") for fault in stated.faults]
