@@ -1,5 +1,7 @@
 """The relay over real databases and the shipped fake broker: what is published when, and what is recorded."""
 
+from dataclasses import replace
+
 import pytest
 
 from shepherd.pipelines.models import Attempt, StatusChange, Task
@@ -100,6 +102,21 @@ def test_all_that_was_said_of_one_attempt_in_one_batch_is_one_change() -> None:
     changes = StatusChange.objects.filter(run=run, task__isnull=False).order_by("number")
     assert [change.to_status for change in changes] == ["published", "running"]
     assert Attempt.objects.get().claimed_at is not None
+
+
+def test_a_success_counts_that_comes_in_one_batch_with_the_loss_of_its_attempt() -> None:
+    engine = Engine()
+    run = engine.accept("scrape")
+    engine.relay.start()
+    token = engine.take("scrape").token
+
+    lost = finished(token, error=TaskError(code="worker_stopped", message="told twice to end"))
+    engine.say(replace(lost, is_lost=True).to_bytes())
+    engine.say(finished(token, Inline(1)).to_bytes())
+    engine.take_replies()
+
+    assert statuses(run) == ["succeeded", "succeeded"]
+    assert len(engine.published()) == 1
 
 
 def test_what_cannot_be_read_is_kept_with_the_reason_and_holds_up_nobody() -> None:

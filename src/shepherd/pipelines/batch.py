@@ -75,6 +75,8 @@ class Batch:
             self.gone.append(row["attempt_number"])
 
     def _add_finished(self, reply: Finished, row: Mapping[str, Any]) -> None:
+        if reply.error is None:
+            self._take_back_loss(row)
         if reply.error is None and (self._is_first(row) or self._is_late(row)):
             if row["attempt_status"] == AttemptStatus.LOST:
                 self.late.append(row["task_number"])
@@ -88,6 +90,14 @@ class Batch:
         else:
             self.dropped += 1
             self.gone.append(row["attempt_number"])
+
+    def _take_back_loss(self, row: Mapping[str, Any]) -> None:
+        """Forget that this batch gave an attempt up as lost: it has succeeded after all, before anything followed."""
+        number = row["attempt_number"]
+        if any(each.status == AttemptStatus.LOST and each.row["attempt_number"] == number for each in self.setbacks):
+            self.setbacks = [each for each in self.setbacks if each.row["attempt_number"] != number]
+            self.failed = [pair for pair in self.failed if pair[1]["attempt_number"] != number]
+            self._settled.discard(row["task_number"])
 
     def _is_first(self, row: Mapping[str, Any]) -> bool:
         return row["task_number"] not in self._settled and is_open(row)
