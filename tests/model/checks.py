@@ -56,6 +56,14 @@ def step_faults(before: Rows, after: Rows, audit: Sequence[Audit]) -> Iterator[s
     yield from _audit_faults("the run", before.run(), after.run(), _of(audit, None))
 
 
+def history_faults(rows: Rows, audit: Sequence[Audit]) -> Iterator[str]:
+    """Yield where all the changes that were ever written down don't lead to a database."""
+    for task in rows.each_task():
+        first = {"status": TaskStatus.PENDING}
+        yield from _audit_faults(f"task {task['position']}", first, task, _of(audit, task["position"]))
+    yield from _audit_faults("the run", {"status": ""}, rows.run(), _of(audit, None))
+
+
 def _of(audit: Sequence[Audit], position: int | None) -> list[Audit]:
     return [change for change in audit if change.position == position]
 

@@ -52,7 +52,8 @@ def investigate(
     began = time.monotonic()
     publisher = Publisher(parts or Parts())
     system = System(publisher, bounds)
-    with _hurried():
+    _hurry()
+    with hushed():
         explored: Explored = explore(system, _first(system, policy, NAMES[: bounds.tasks]))
     return Report(
         name=name,
@@ -82,14 +83,16 @@ def _first(system: System, policy: Mapping[str, Any], names: Sequence[str]) -> S
     )
 
 
-@contextmanager
-def _hurried() -> Iterator[None]:
+def _hurry() -> None:
     """Have SQLite not wait for the disk: nothing here outlives its process."""
     with connection.cursor() as cursor:
-        if connection.vendor == "sqlite":
-            cursor.execute("PRAGMA journal_mode=MEMORY")
-            cursor.execute("PRAGMA synchronous=OFF")
-    # Much goes wrong here on purpose, and it all says so.
+        cursor.execute("PRAGMA journal_mode=MEMORY")
+        cursor.execute("PRAGMA synchronous=OFF")
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Have nothing logged: much goes wrong here on purpose, and it all says so."""
     logging.disable(logging.ERROR)
     try:
         yield

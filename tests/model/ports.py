@@ -7,6 +7,7 @@ from typing import Any
 from django.db import connections
 
 from shepherd.broker.memory import MemoryBroker
+from shepherd.broker.memory_server import MemoryServer
 from shepherd.broker.port import Delivery, Message, Subscription
 from shepherd.errors import TransientError
 
@@ -33,8 +34,8 @@ class Fate:
 class MortalBroker(MemoryBroker):
     """The shipped fake for a client that may die between any two messages."""
 
-    def __init__(self, fate: Fate, *, watch: Callable[[Message], None]) -> None:
-        super().__init__()
+    def __init__(self, fate: Fate, *, watch: Callable[[Message], None], server: MemoryServer | None = None) -> None:
+        super().__init__(server)
         self.fate = fate
         self._watch = watch
 
@@ -47,7 +48,7 @@ class MortalBroker(MemoryBroker):
         return outcomes
 
     def subscribe(self, queue: str, *, prefetch: int) -> Subscription:
-        return _MortalSubscription(super().subscribe(queue, prefetch=prefetch), self.fate)
+        return _MortalSubscription(super().subscribe(queue, prefetch=prefetch), self)
 
 
 class Through(Subscription):
@@ -74,12 +75,12 @@ class Through(Subscription):
 
 
 class _MortalSubscription(Through):
-    def __init__(self, inner: Subscription, fate: Fate) -> None:
+    def __init__(self, inner: Subscription, broker: MortalBroker) -> None:
         super().__init__(inner)
-        self._fate = fate
+        self._broker = broker
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        self._fate.reach("ack")
+        self._broker.fate.reach("ack")
         super().ack(deliveries)
 
 

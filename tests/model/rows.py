@@ -126,6 +126,25 @@ def read_audit() -> list[Audit]:
     ]
 
 
+def read_runs() -> list[Rows]:
+    """Return what the database holds of each run, with the tokens as they are."""
+    runs, tasks, attempts = _read(Run), _read(Task), _read(Attempt)
+    found = []
+    for run in runs:
+        own = [task for task in tasks if task["run_id"] == run["number"]]
+        numbers = {task["number"] for task in own}
+        held = [attempt for attempt in attempts if attempt["task_id"] in numbers]
+        found.append(Rows(_plain(Run, [run]), _plain(Task, own), _plain(Attempt, held)))
+    return found
+
+
+def read_whole_audit(run_number: int) -> list[Audit]:
+    """Return every change of a run and its tasks, from the first."""
+    changes = StatusChange.objects.filter(run_id=run_number).order_by("number")
+    found = changes.values_list("task__position", "from_status", "to_status")
+    return [Audit(*change) for change in found]
+
+
 def _read(model: type[Model]) -> list[dict[str, Any]]:
     return sql.rows(f"SELECT * FROM {model._meta.db_table} ORDER BY number")
 
