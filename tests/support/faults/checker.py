@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,11 +34,16 @@ class Findings:
 
 
 def check(
-    records: Records, executions: Sequence[Execution], windows: Sequence[Window], *, accepted: Iterable[str] = ()
+    records: Records,
+    executions: Sequence[Execution],
+    windows: Sequence[Window],
+    *,
+    accepted: Iterable[str] = (),
+    answered_by_hand: Collection[str] = (),
 ) -> Findings:
     """Compare the database, the effect ledger and the faults that there were.
 
-    `accepted` are the ids of runs that a caller was promised.
+    `accepted` are the ids of runs that a caller was promised, `answered_by_hand` names of tasks that need no execution.
     """
     found = Findings(
         lost=list(_lost(records, accepted)),
@@ -49,7 +54,8 @@ def check(
         executions=len(executions),
         repeated=len(executions) - len({(each.task) for each in executions}),
     )
-    for look in (_without_execution, _too_early, _other_input):
+    found.others += _without_execution(records, executions, but=answered_by_hand)
+    for look in (_too_early, _other_input):
         found.others += look(records, executions)
     for rule in (_other_data, _unfinished, _not_replayed, _without_reason, _contradictions):
         found.others += rule(records)
@@ -125,9 +131,9 @@ def _by_task(executions: Sequence[Execution]) -> dict[str, list[Execution]]:
     return found
 
 
-def _without_execution(records: Records, executions: Sequence[Execution]) -> Iterator[str]:
+def _without_execution(records: Records, executions: Sequence[Execution], *, but: Collection[str]) -> Iterator[str]:
     executed = {(each.task, each.attempt) for each in executions}
-    for task in records.tasks.values():
+    for task in (task for task in records.tasks.values() if task["name"] not in but):
         for attempt in records.attempts_of(task["number"]):
             if attempt["status"] == "succeeded" and (task["id"], attempt["attempt_no"]) not in executed:
                 yield f"task {task['number']} succeeded in attempt {attempt['attempt_no']}, which nobody executed"

@@ -2,15 +2,14 @@
 
 import json
 import re
+import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import httpx
 import psutil
 
 from shepherd.broker.topology import REPLIES
@@ -19,87 +18,42 @@ from tests.support.faults.checker import Findings, check
 from tests.support.faults.injected import Injected
 from tests.support.faults.ledger import Ledger
 from tests.support.faults.postgres_node import PostgresNode, postgres_node
-from tests.support.faults.records import Records, read_number, read_records
+from tests.support.faults.records import Records, read_records
 from tests.support.faults.report import report
+from tests.support.faults.submitted import Step, SubmittedRuns, body
 from tests.support.folders import ROOT
 from tests.support.proxy import Proxy
 from tests.support.system import System, started
 from tests.support.waiting import wait_until
 
+__all__ = ["FaultSystem", "Step", "answers_amqp", "body", "fault_system"]
+
 PROJECTS = ROOT / "tests" / "faults" / "projects"
 #: With an underline, so that no system starts it unasked.
 WORKER_FILE = PROJECTS / "plain" / "workers" / "_plain.py"
-_UNENDED = "SELECT count(*) FROM pipelines_run WHERE status NOT IN ('succeeded', 'failed', 'cancelled')"
 _EMPTY_S = 60.0
 
-Step = tuple[str, Mapping[str, Any]]
 
-
-class FaultSystem:
+class FaultSystem(SubmittedRuns):
     """Use `fault_system` to get one that is up."""
 
     def __init__(self, system: System, ledger: Ledger, postgres: PostgresNode | None) -> None:
-        self.system = system
-        self.ledger = ledger
+        super().__init__(system, ledger)
         self.postgres = postgres
         self.injected = Injected()
-        #: Ids of the runs that callers were promised.
-        self.accepted: list[str] = []
         self.broker = broker_node(system.config)
         self._since = 0
-
-    @property
-    def database_url(self) -> str:
-        return self.system.config.database_url
-
-    # What callers do.
-
-    def post(self, *steps: Step | str, project: str = "plain", key: str = "", **policy: Any) -> dict[str, Any]:
-        """Submit a pipeline; `policy` holds for each of its tasks."""
-        run = self.system.post(body(*steps, project=project, **policy), **({"Idempotency-Key": key} if key else {}))
-        self.accepted.append(run["id"])
-        return run
-
-    def run(self, run: Mapping[str, Any]) -> dict[str, Any]:
-        shown: dict[str, Any] = self.system.get(f"/runs/{run['id']}")
-        return shown
-
-    def call(self, verb: str, run: Mapping[str, Any], document: Any = None) -> httpx.Response:
-        """POST to one of a run's handles, such as `cancel`."""
-        return self.system.api.post(f"/runs/{run['id']}/{verb}", json=document)
-
-    def wait_status(self, run: Mapping[str, Any], *statuses: str, timeout_s: float = 60.0) -> dict[str, Any]:
-        def looked() -> dict[str, Any] | None:
-            shown = self.run(run)
-            return shown if shown["status"] in statuses else None
-
-        found = wait_until(looked, timeout_s=timeout_s, what=f"run {run['number']} in {statuses}")
-        assert found is not None
-        return found
-
-    def wait_attempt(self, run: Mapping[str, Any], status: str, *, no: int = 1, timeout_s: float = 60.0) -> None:
-        """Return when some task of the run has an attempt of that number in that status."""
-
-        def looked() -> bool:
-            attempts = [attempt for task in self.run(run)["tasks"] for attempt in task["attempts"]]
-            return any(each["attempt"] == no and each["status"] == status for each in attempts)
-
-        wait_until(looked, timeout_s=timeout_s, what=f"attempt {no} of run {run['number']} {status}")
-
-    def wait_executing(self, count: int = 1, *, timeout_s: float = 60.0) -> None:
-        """Return when so many executions have begun, from the beginning on."""
-        wait_until(
-            lambda: len(self.ledger.executions()) >= count, timeout_s=timeout_s, what=f"{count} executions begun"
-        )
-
-    def unended(self) -> int:
-        return read_number(self.database_url, _UNENDED)
+        self._answered_by_hand: set[str] = set()
 
     # What happens to processes.
 
     def kill(self, name: str, *, may_repeat: bool = True) -> None:
         self.injected.note(f"{_kind(name)} killed", may_repeat=may_repeat)
         self.system.kill(name)
+
+    def wait_broker(self, *, timeout_s: float = 90.0) -> None:
+        """Return when the broker, started again, answers."""
+        wait_until(lambda: answers_amqp(self.system.config.broker_port), timeout_s=timeout_s, what="the broker")
 
     def restart(self, name: str) -> None:
         self.system.start(name)
@@ -169,10 +123,15 @@ class FaultSystem:
 
     def rest(self, *, timeout_s: float = 120.0) -> None:
         """Return when every run has ended, and nothing waits on the broker or is unacked there."""
-        wait_until(
-            lambda: self.unended() == 0, timeout_s=timeout_s, what=f"every run at its end ({self._unended_runs()})"
-        )
-        wait_until(lambda: not self.queued(), timeout_s=_EMPTY_S, what="empty queues")
+        try:
+            wait_until(lambda: self.unended() == 0, timeout_s=timeout_s, what="every run at its end")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {self._unended_runs()}") from None
+        try:
+            wait_until(lambda: not self.queued(), timeout_s=_EMPTY_S, what="empty queues")
+        except TimeoutError as error:
+            columns = ("name", "messages_ready", "messages_unacknowledged", "consumers")
+            raise TimeoutError(f"{error}: {self.queued()}\n{self.broker.ctl('list_queues', *columns)}") from None
 
     def _unended_runs(self) -> str:
         return ", ".join(
@@ -189,13 +148,28 @@ class FaultSystem:
 
     def findings(self) -> Findings:
         return check(
-            self.records(), self.ledger.executions(), self.injected.windows, accepted=dict.fromkeys(self.accepted)
+            self.records(),
+            self.ledger.executions(),
+            self.injected.windows,
+            accepted=dict.fromkeys(self.accepted),
+            answered_by_hand=self._answered_by_hand,
         )
 
     def conclude(
-        self, row: str, fault: str, *, injected: int = 0, more: str = "", timeout_s: float = 120.0
+        self,
+        row: str,
+        fault: str,
+        *,
+        injected: int = 0,
+        more: str = "",
+        timeout_s: float = 120.0,
+        but: tuple[str, ...] = (),
     ) -> Findings:
-        """Wait for rest, check everything, write the row's line, and fail with all that isn't as it must be."""
+        """Wait for rest, check everything, write the row's line, and fail with all that isn't as it must be.
+
+        Tasks named in `but` were answered by the test itself: they need no execution.
+        """
+        self._answered_by_hand |= set(but)
         self.rest(timeout_s=timeout_s)
         found = self.findings()
         report(row, fault, injected=injected or len(self.injected) - self._since, found=found, more=more)
@@ -205,15 +179,6 @@ class FaultSystem:
     def forget(self) -> None:
         """Count faults anew; what is in the database and in the ledger stays, and stays checked."""
         self._since = len(self.injected)
-
-
-def body(*steps: Step | str, project: str = "plain", **policy: Any) -> dict[str, Any]:
-    pairs: list[Step] = [(step, {}) if isinstance(step, str) else step for step in steps]
-    tasks = [
-        {"name": name, "order_no": order, "context": context, **policy}
-        for order, (name, context) in enumerate(pairs, 1)
-    ]
-    return {"pipeline_name": "fault", "data_url": "", "project": project, "transformers_list": tasks}
 
 
 def _kind(name: str) -> str:
@@ -255,7 +220,13 @@ def fault_system(
         yield ours
 
 
-Starter = Callable[..., FaultSystem]
+def answers_amqp(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+            connection.sendall(b"AMQP\x00\x00\x09\x01")
+            return bool(connection.recv(1))
+    except OSError:
+        return False
 
 
 def say(text: str) -> None:

@@ -75,8 +75,9 @@ def break_down(context: dict[str, Any]) -> None:
 
 @worker.task
 def kill_worker(context: dict[str, Any]) -> None:
-    """Kill the process above: what a task does that makes the machine end its worker."""
+    """Kill the process above, after `seconds`: what a task does that makes the machine end its worker."""
     begun(context)
+    time.sleep(context.get("seconds", 0))
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
 
@@ -120,6 +121,10 @@ def _raise_own() -> None:
     raise Own("nobody catches this")
 
 
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 def _segfault() -> None:
     ctypes.string_at(0)
 
@@ -145,7 +150,7 @@ WAYS = {
     "os._exit(0)": lambda: os._exit(0),
     "sys.exit": lambda: sys.exit(3),
     "BaseException": _raise_own,
-    "KeyboardInterrupt": lambda: os.kill(os.getpid(), signal.SIGINT) or time.sleep(5),
+    "KeyboardInterrupt": _interrupt,
 }
 
 worker.run()
