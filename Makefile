@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check model bench docs lock format
+.PHONY: help run demo test chaos check model bench docs lock format
 
 # Importing from bytecode: a shell that forbids writing it would make every start compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -25,6 +25,11 @@ demo: ## Start everything, run one real pipeline, show what it did, stop everyth
 test: ## Run the whole test suite, with services of its own; PYTEST="-k word" passes options on
 	$(BOOTSTRAP) test
 	$(PYTHON) -m pytest $(PYTEST)
+
+chaos: ## Kill everything at random, with real times: SEED=n ROUNDS=200 MINUTES=90, LONG=1 for rows of 40 minutes
+	$(BOOTSTRAP) test
+	$(PYTHON) -m tests.faults.chaos $(if $(SEED),--seed $(SEED)) --rounds $(or $(ROUNDS),200) --minutes $(or $(MINUTES),90)
+	$(PYTHON) -m pytest -p no:randomly tests/faults/real_times.py $(PYTEST)
 
 check: ## Format, lint, types, import contracts, migrations
 	$(BOOTSTRAP) check

@@ -1,0 +1,139 @@
+"""Rows 1, 9 and 35 with the times of production; `make chaos` runs them, `make test` their short forms.
+
+LONG=1 adds a task of 35 minutes on a broker with its default settings, and slots that are busy for 40 minutes.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.faults.system import FaultSystem, fault_system
+from tests.support.waiting import wait_until
+
+_TIMES = {"SHEPHERD_HOLD_S": "20", "SHEPHERD_LEASE_S": "60", "SHEPHERD_BEAT_S": "10", "SHEPHERD_SWEEP_S": "1"}
+_LOST_S = 75.0
+_is_long = pytest.mark.skipif(not os.environ.get("LONG"), reason="takes 40 minutes: LONG=1 runs it")
+
+pytestmark = pytest.mark.timeout(0)
+
+
+@contextmanager
+def _real(folder: Path, *, workers: int = 2, slots: int = 2) -> Iterator[FaultSystem]:
+    with fault_system(folder, workers=workers, slots=slots, environ=_TIMES) as ours:
+        yield ours
+
+
+@pytest.fixture(scope="module")
+def shared_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSystem]:
+    with _real(tmp_path_factory.mktemp("real")) as ours:
+        yield ours
+
+
+def test_a_task_of_40_seconds_whose_worker_was_killed_is_lost_within_75(faulty: FaultSystem, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    run = faulty.post(("gated", {"gate": str(gate)}))
+    (first,) = faulty.wait_executed(run)
+    wait_until(lambda: time.time() - first.at > 40, timeout_s=60, what="a task 40 s old")
+    faulty.wait_claimed(run)
+
+    killed = faulty.worker_of(first)
+    faulty.kill(killed)
+    began = time.monotonic()
+    faulty.wait_attempt(run, "lost", timeout_s=_LOST_S)
+
+    took_s = time.monotonic() - began
+    gate.touch()
+    faulty.wait_status(run, "succeeded")
+    assert len(faulty.executions(run)) == 2
+    faulty.restart(killed)
+    faulty.conclude("1 real", "worker killed -9, task 40 s old", more=f"lost after {took_s:.0f} s")
+
+
+def test_300_runs_live_through_20_seconds_without_a_broker_that_was_killed(faulty: FaultSystem) -> None:
+    lost = faulty.lost_attempts()
+    before = len(faulty.ledger.executions())
+    runs = [faulty.post(("step", {"n": n, "seconds": 0.2})) for n in range(300)]
+    faulty.wait_executed(runs[10])
+
+    with faulty.injected.lasting("broker killed -9"):
+        unacked = _unacked(faulty)
+        faulty.kill("rabbitmq")
+        away_since = time.monotonic()
+        wait_until(lambda: time.monotonic() - away_since > 20, timeout_s=30, what="20 s without a broker")
+        faulty.system.start("rabbitmq")
+        faulty.wait_broker()
+
+    faulty.rest(timeout_s=300)
+    executions = len(faulty.ledger.executions()) - before
+    more = f"300 runs, {executions} executions, {unacked} unacked before the kill, {faulty.lost_attempts() - lost} lost"
+    found = faulty.conclude("9 real", "broker killed -9 for 20 s", more=more)
+    assert found.runs["failed"] == 0
+    assert faulty.lost_attempts() == lost
+    # One unacked delivery a slot at most, whatever the moment of the look was.
+    assert executions <= 300 + max(unacked, 4)
+
+
+def test_a_task_of_200_seconds_is_executed_once_where_the_broker_allows_60(tmp_path: Path) -> None:
+    with _real(tmp_path) as ours:
+        # Read by each channel when it is opened; looked at each tick, of 60 s unless told otherwise.
+        for name, value in (("consumer_timeout", 60_000), ("channel_tick_interval", 5_000)):
+            ours.broker.ctl("eval", f"application:set_env(rabbit, {name}, {value}).")
+        for worker in ("worker-1", "worker-2"):
+            ours.system.stop(worker)
+            ours.system.start(worker)
+        ours.injected.note("consumer_timeout 60 s", may_repeat=False)
+        run = ours.post(("step", {"n": 35, "seconds": 200}))
+
+        ours.wait_status(run, "succeeded", timeout_s=300)
+
+        assert len(ours.executions(run)) == 1
+        ours.conclude("35 real", "a task of 200 s, consumer_timeout 60 s", more="1 execution")
+
+
+@_is_long
+def test_a_task_of_35_minutes_is_executed_once_on_a_broker_with_default_settings(tmp_path: Path) -> None:
+    with _real(tmp_path) as ours:
+        ours.broker.ctl("eval", "application:set_env(rabbit, consumer_timeout, 1800000).")
+        for worker in ("worker-1", "worker-2"):
+            ours.system.stop(worker)
+            ours.system.start(worker)
+        ours.injected.note("consumer_timeout 30 min", may_repeat=False)
+        run = ours.post(("step", {"n": 35, "seconds": 35 * 60}))
+
+        ours.wait_status(run, "succeeded", timeout_s=40 * 60)
+
+        assert len(ours.executions(run)) == 1
+        ours.conclude("35 long", "a task of 35 min, consumer_timeout 30 min", more="1 execution")
+
+
+@_is_long
+def test_what_waits_for_busy_slots_is_neither_refused_nor_delivered_twice(tmp_path: Path) -> None:
+    with _real(tmp_path, workers=1) as ours:
+        ours.broker.ctl("eval", "application:set_env(rabbit, consumer_timeout, 1800000).")
+        ours.system.stop("worker-1")
+        ours.system.start("worker-1")
+        ours.injected.note("slots busy for 40 min", may_repeat=False)
+        for n in range(2):
+            ours.post(("step", {"n": n, "seconds": 40 * 60}))
+        ours.wait_executing(2)
+        waiting = [ours.post(("step", {"n": n, "seconds": 1})) for n in range(200)]
+
+        wait_until(lambda: ours.queued().get("shepherd.task.step", 0) >= 200, timeout_s=60, what="200 that wait")
+        ours.wait_status({"id": ours.accepted[0], "number": 1}, "succeeded", timeout_s=45 * 60)
+        ours.start_worker("worker-2")
+        for run in waiting:
+            ours.wait_status(run, "succeeded", timeout_s=600)
+
+        by_worker = {execution.worker for execution in ours.ledger.executions()}
+        assert len(by_worker) == 2
+        assert len(ours.ledger.executions()) == 202
+        ours.conclude("44 long", "all slots busy for 40 min, 200 waiting")
+
+
+def _unacked(ours: FaultSystem) -> int:
+    lines = ours.broker.ctl("list_queues", "name", "messages_unacknowledged", "--no-table-headers").splitlines()
+    return sum(int(count) for name, count in (line.split("\t") for line in lines) if name.startswith("shepherd.task."))
