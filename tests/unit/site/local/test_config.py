@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from shepherd.errors import ConfigurationError
-from shepherd.site.config import ServerConfig
+from shepherd.site.config import ServerConfig, database_settings
 from shepherd.site.local.config import LocalConfig
 from shepherd.site.local.programs import programs
 
@@ -22,6 +22,7 @@ def test_without_any_variable_everything_is_private_and_below_one_folder() -> No
     }
     assert settings["SHEPHERD_BROKER_URL"] == "amqp://guest:guest@127.0.0.1:5682/"
     assert settings["SHEPHERD_DATABASE_URL"] == "sqlite:////srv/shepherd/.shepherd/shepherd.sqlite3"
+    assert database_settings(settings["SHEPHERD_DATABASE_URL"])["NAME"] == "/srv/shepherd/.shepherd/shepherd.sqlite3"
     assert settings["PREFECT_API_URL"] == "http://127.0.0.1:4210/api"
 
 
