@@ -53,7 +53,18 @@ def step_faults(before: Rows, after: Rows, audit: Sequence[Audit]) -> Iterator[s
         if old["status"] == TaskStatus.SUCCEEDED and (old["status"], old["result"]) != (new["status"], new["result"]):
             yield f"the result of task {old['position']} was {old['result']}, and is {new['status']} {new['result']}"
         yield from _audit_faults(f"task {old['position']}", old, new, _of(audit, old["position"]))
+    yield from _stale_faults(before, after)
     yield from _audit_faults("the run", before.run(), after.run(), _of(audit, None))
+
+
+def _stale_faults(before: Rows, after: Rows) -> Iterator[str]:
+    """Yield successes of attempts in whose place another one had been claimed."""
+    succeeded = after.tokens(AttemptStatus.SUCCEEDED) - before.tokens(AttemptStatus.SUCCEEDED)
+    for winner in (attempt for attempt in after.each_attempt() if attempt["token"] in succeeded):
+        for other in before.each_attempt():
+            is_later = other["task_id"] == winner["task_id"] and other["attempt_no"] > winner["attempt_no"]
+            if is_later and other["status"] in UNFINISHED_ATTEMPT and other["claimed_at"] is not None:
+                yield f"{winner['token']} was recorded although {other['token']} had been claimed"
 
 
 def history_faults(rows: Rows, audit: Sequence[Audit]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Task Publishers with one promise broken in each. What can't tell them from the real one is no test of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -77,6 +77,20 @@ def _in_two_transactions(_: Dispatch) -> Iterator[None]:
         yield
 
 
+class _Unfair(batch.Batch):
+    def _is_late(self, row: Mapping[str, Any]) -> bool:
+        self.overtaken.clear()
+        return super()._is_late(row)
+
+
+@contextmanager
+def _never_overtaken(_: Dispatch) -> Iterator[None]:
+    """The success of a lost attempt counts, whoever has the next one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recording, "Batch", _Unfair)
+        yield
+
+
 @contextmanager
 def _untold(_: Dispatch) -> Iterator[None]:
     """Nobody is told what was withdrawn."""
@@ -117,5 +131,10 @@ MUTANTS: Final = {
         bounds=Bounds(faults=1, most={"publisher": 1}, claims=False),
     ),
     "lease running while deaf": Mutant(parts=Parts(ears=_Credulous), found_as="and its worker lives"),
+    "stale attempt recorded": Mutant(
+        parts=Parts(patched=_never_overtaken),
+        found_as="had been claimed",
+        bounds=Bounds(faults=1, most={"stall": 1}, tasks=1),
+    ),
     "cancel ignored while queued": Mutant(parts=Parts(patched=_untold), found_as="begun after it was withdrawn"),
 }

@@ -7,7 +7,7 @@ from tests.model import checks
 from tests.model.bounds import Bounds, Move
 from tests.model.publisher import Outcome, Publisher, Step
 from tests.model.rows import Rows
-from tests.model.state import CLAIMING, EXECUTING, FREE, HOLDING, WITH_DELIVERY, Memory, State, Worker
+from tests.model.state import CLAIMING, EXECUTING, FREE, HOLDING, WITH_DELIVERY, Memory, State, Worker, position
 from tests.model.workers import Hand
 
 
@@ -110,7 +110,8 @@ class System:
         if not worker.is_up:
             yield Move("a worker starts", state.with_worker(index, worker._replace(is_up=True)))
             return
-        yield from Hand(state, index).moves(self._bounds)
+        for move in Hand(state, index).moves(self._bounds):
+            yield move._replace(broken=move.broken or self._overdone(move.state))
         if self._bounds.allows(state, "stall"):
             yield from self._stall(state, index)
         if worker.listed is None:
@@ -119,6 +120,16 @@ class System:
                 whole = [told.tokens for told in outcome.told if told.is_complete]
                 welcomed = worker._replace(listed=whole[0], due=self._withdrawn(state)) if whole else worker
                 yield move._replace(state=move.state.with_worker(index, welcomed))
+
+    def _overdone(self, state: State) -> str:
+        """Return what is wrong if a task was begun more often than there was a reason for."""
+        # Each loss is one more: the ack that belongs to a claim may never have come, and then the lost attempt is
+        # delivered beside the next one.
+        lost = [position(token) for token in self.rows[state.rows].tokens("lost")]
+        for place, count in enumerate(state.begun):
+            if count > 1 + sum(state.spent) + lost.count(place):
+                return f"task {place} was begun {count} times after {sum(state.spent)} faults"
+        return ""
 
     def _stall(self, state: State, index: int) -> Iterator[Move]:
         """A worker isn't heard of for a while: the broker, or the Task Publisher, takes it for dead."""

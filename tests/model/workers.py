@@ -57,11 +57,8 @@ class Hand:
         return taken._begins(token)
 
     def _begins(self, token: str) -> Move:
-        place, spent = position(token), sum(self.state.spent)
-        begun = tuple(count + (at == place) for at, count in enumerate(self.state.begun))
+        begun = tuple(count + (at == position(token)) for at, count in enumerate(self.state.begun))
         broken = f"{token} was begun after it was withdrawn" if token in self.worker.due else ""
-        if begun[place] > 1 + spent:
-            broken = f"task {place} was begun {begun[place]} times after {spent} faults"
         return Move(f"begins {token}", self._with(stage=YOUNG, token=token)._replace(begun=begun), broken=broken)
 
     def _executes(self, bounds: Bounds) -> Iterator[Move]:
