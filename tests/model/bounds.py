@@ -23,6 +23,8 @@ class Bounds:
     most: dict[str, int] = field(default_factory=dict)
     #: Of the run: one or two.
     tasks: int = 2
+    #: Whether a publisher of the project publishes each task, on behalf of the Task Publisher that owns the run.
+    is_led: bool = False
     #: Whether workers say `started`.
     says_started: bool = False
     #: Whether tasks may run for so long that workers claim them.

@@ -50,7 +50,7 @@ def investigate(
 ) -> Report:
     """Explore everything within bounds, from a run of two tasks that was just accepted. Needs an empty database."""
     began = time.monotonic()
-    publisher = Publisher(parts or Parts())
+    publisher = Publisher(parts or Parts(), is_led=bounds.is_led)
     system = System(publisher, bounds)
     _hurry()
     with hushed():

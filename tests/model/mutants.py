@@ -16,10 +16,12 @@ from shepherd.pipelines.intents import Intent, NextTask, open_attempts
 from shepherd.publisher import withdrawing
 from shepherd.publisher.dispatch import Dispatch
 from shepherd.publisher.ears import Ears
+from shepherd.publisher.relay import Relay
+from shepherd.wire.envelope import TaskError
 from tests.model.bounds import Bounds
 from tests.model.ports import Through
 from tests.model.publisher import Parts
-from tests.model.suites import FAULTS
+from tests.model.suites import FAULTS, LED
 
 
 class _AckedAtOnce(Through):
@@ -109,6 +111,16 @@ class _Credulous(Ears):
         return True
 
 
+class _Unowned(Relay):
+    """Lets a flow write whoever owns its run by now."""
+
+    def publish(self, task_number: int, **others: Any) -> None:
+        super().publish(task_number, **{**others, "epoch": None})
+
+    def fail(self, run_number: int, error: TaskError, **others: Any) -> None:
+        super().fail(run_number, error, **{**others, "epoch": None})
+
+
 _ANY_FAULT: Final = Bounds(faults=1, most={**FAULTS, "cancel": 1})
 
 
@@ -122,6 +134,7 @@ class Mutant:
 
 MUTANTS: Final = {
     "fence removed": Mutant(parts=Parts(patched=_unfenced), found_as="would change something if it came again"),
+    "fence of owners removed": Mutant(parts=Parts(relay=_Unowned), found_as="a former owner's write", bounds=LED),
     "ack before commit": Mutant(parts=Parts(subscription=_AckedAtOnce), found_as="was acked"),
     "publish before intent": Mutant(parts=Parts(patched=_published_first), found_as="before the intent was committed"),
     "next intent in a second transaction": Mutant(

@@ -4,18 +4,20 @@ database and memory that it meets, and once more for each call to a port before 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from shepherd.broker.port import Message, Subscription
 from shepherd.broker.topology import ALL_WORKERS_KEY, BEATS, CONTROL_EXCHANGE, EXCHANGES, REPLIES, STANDING_QUEUES
+from shepherd.domain.status import TaskStatus
 from shepherd.errors import ConflictError
 from shepherd.pipelines import handles, sql
 from shepherd.pipelines.advance import ATTEMPTS
 from shepherd.pipelines.intents import Intent
+from shepherd.pipelines.ownership import Owner
 from shepherd.publisher import hearing
 from shepherd.publisher.dispatch import Dispatch
 from shepherd.publisher.ears import Ears
@@ -23,13 +25,16 @@ from shepherd.publisher.relay import Relay
 from shepherd.publisher.watch import Watch
 from shepherd.publisher.withdrawing import Withdrawing
 from shepherd.wire.control import Withdrawals
-from shepherd.wire.envelope import TaskEnvelope
+from shepherd.wire.envelope import TaskEnvelope, TaskError
 from tests.model import checks
 from tests.model.ports import Died, Fate, MortalBroker, mortal_database
 from tests.model.rows import Rows, load, read, read_audit
-from tests.model.sayings import WORKER_KEYS, Hearing, heartbeats, reply_bytes, said_in, worker_id
+from tests.model.sayings import NAMES, WORKER_KEYS, Hearing, heartbeats, reply_bytes, said_in, worker_id
 from tests.model.state import Memory, Said
 from tests.support.engine import Heard
+
+#: Takes over whatever it likes: a new owner is a new epoch, whoever it is.
+_OWNER: Final = Owner(name="p", lease=timedelta(minutes=1), is_alone=True)
 
 
 class Step(NamedTuple):
@@ -40,9 +45,12 @@ class Step(NamedTuple):
     replies: tuple[Said, ...] = ()
     #: What each worker says of itself meanwhile: what it executes, "" for nothing.
     beats: tuple[str, ...] = ()
+    #: Of the owner that a flow writes for.
+    epoch: int = 0
 
     def __str__(self) -> str:
-        return " ".join(["the Task Publisher:", self.name, *map(str, self.replies)])
+        epoch = [f"for the owner of epoch {self.epoch}"] if self.epoch else []
+        return " ".join(["the Task Publisher:", self.name, *map(str, self.replies), *epoch])
 
 
 class Told(NamedTuple):
@@ -86,8 +94,9 @@ class Parts:
 class Publisher:
     """Runs steps, and remembers what came of them."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, is_led: bool = False) -> None:
         self._parts = parts
+        self._led = frozenset(NAMES) if is_led else frozenset()
         self._known: dict[tuple[Rows, Memory, Step], list[Outcome]] = {}
         #: How many times real code was run.
         self.runs = 0
@@ -114,7 +123,7 @@ class Publisher:
         self.runs += 1
         with transaction.atomic():
             load(rows.with_leases_over() if step.name == "lease" else rows)
-        bench = _Bench(rows, memory, step, fate, self._parts)
+        bench = _Bench(rows, memory, step, fate, self._parts, self._led)
         died = ""
         with self._parts.patched(bench.dispatch), mortal_database(fate):
             try:
@@ -156,6 +165,7 @@ class _Bench:
     step: Step
     fate: Fate
     parts: Parts
+    led: frozenset[str]
     published: list[str] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
@@ -173,7 +183,7 @@ class _Bench:
         self.relay = self.parts.relay(
             self.broker,
             Heard(),
-            leads=lambda _: frozenset(),
+            leads=lambda _: self.led,
             is_followed=False,
             send=self.dispatch.post,
             draw=lambda: 0.0,
@@ -191,6 +201,9 @@ class _Bench:
             "welcome": lambda: self.withdrawing.tell_all_to({worker_id(0)}),
             "watch": self._watch,
             "lease": self._pass_a_lease,
+            "take over": lambda: _OWNER.take([self.rows.run()["number"]]),
+            "lead": self._lead,
+            "give up": self._give_up,
             "cancel": self._cancel,
             "resume": self._resume,
         }
@@ -213,6 +226,19 @@ class _Bench:
         hearing.hear_beats(self.broker.subscribe(BEATS, prefetch=hearing.AT_ONCE), self.dispatch, self.withdrawing)
         self.hearing.lease()
         self._watch()
+
+    def _lead(self) -> None:
+        self.relay.publish(self._current(), epoch=self.step.epoch)
+
+    def _give_up(self) -> None:
+        error = TaskError(code="publisher_failed", message="given up")
+        self.relay.fail(self.rows.run()["number"], error, task_number=self._current(), epoch=self.step.epoch)
+
+    def _current(self) -> int:
+        """Return the task at which the run is; the last one when all have succeeded."""
+        tasks = self.rows.each_task()
+        current = next((task for task in tasks if task["status"] != TaskStatus.SUCCEEDED), tasks[-1])
+        return int(current["number"])
 
     def _cancel(self) -> None:
         with suppress(ConflictError):

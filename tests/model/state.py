@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple
 
 #: What may go wrong, and what people may ask for; a state counts what was spent of each.
-KINDS: Final = ("publisher", "worker", "duplicate", "drop", "stall", "silence", "fail", "cancel", "resume")
+KINDS: Final = ("publisher", "worker", "duplicate", "drop", "stall", "silence", "fail", "cancel", "resume", "takeover")
 #: These are no faults: the system has to live with them at no cost.
 ASKED: Final = frozenset({"fail", "cancel", "resume"})
 

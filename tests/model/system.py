@@ -45,6 +45,8 @@ class System:
         yield from self._by_itself(state)
         yield from self._tell(state)
         yield from self._record(state)
+        if self._bounds.is_led:
+            yield from self._lead(state)
         for index, worker in enumerate(state.workers):
             # Workers are all alike: what one may do, its twin needn't.
             if worker not in state.workers[:index]:
@@ -104,6 +106,24 @@ class System:
             yield move._replace(
                 state=move.state._replace(workers=workers), broken=move.broken or next(map(_untold, workers), "")
             )
+
+    def _lead(self, state: State) -> Iterator[Move]:
+        """Every owner that there was may still believe that it is the run's: only the latest one's writes count."""
+        current = self.rows[state.rows].run()["owner_epoch"]
+        if current == 0:
+            yield from self._step(state, Step("take over"))
+        elif self._bounds.allows(state, "takeover"):
+            for move in self._step(state, Step("take over")):
+                yield move._replace(state=move.state.spending("takeover"), is_progress=False)
+        for epoch in range(1, current + 1):
+            yield from self._fenced(self._step(state, Step("lead", epoch=epoch)), state, is_former=epoch < current)
+        for epoch in range(1, current):
+            yield from self._fenced(self._step(state, Step("give up", epoch=epoch)), state, is_former=True)
+
+    def _fenced(self, moves: Iterator[Move], state: State, *, is_former: bool) -> Iterator[Move]:
+        for move in moves:
+            has_counted = is_former and move.state.rows != state.rows
+            yield move._replace(broken="a former owner's write counted" if has_counted else move.broken)
 
     def _worker_moves(self, state: State, index: int) -> Iterator[Move]:
         worker = state.workers[index]
