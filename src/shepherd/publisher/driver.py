@@ -100,7 +100,12 @@ class Driver:
         )
         self._work.open(services, self._publishers, self._config, owner=self._owner)
         self._is_ready.set()
-        await self._work.run()
+        try:
+            await self._work.run()
+        except Exception:
+            # Nobody awaits this: it would be heard of nowhere.
+            logger.exception("flows.loop_ended")
+            raise
 
 
 class Work:

@@ -1,19 +1,25 @@
 """How tasks ended, for flows that wait for it: told by the relay, and looked up each second."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from django.db import close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections
 
 from shepherd.domain.status import ENDED_RUN, TaskStatus
 from shepherd.pipelines.models import Task
 from shepherd.wire.envelope import TaskError
 from shepherd.wire.value import Value, parse_value
 
+logger = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
+
+#: Seconds between two tries while the database is away.
+_AGAIN_S: Final = 1.0
 
 _ENDED_TASK: Final = (TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELLED)
 
@@ -52,6 +58,15 @@ class Database:
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, run)
 
+    async def insist(self, function: Callable[..., _T], *args: Any, **keywords: Any) -> _T:
+        """Do the same, as often as it takes while the database is away: only for what may be done again."""
+        while True:
+            try:
+                return await self.call(function, *args, **keywords)
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("flow.database_away", extra={"reason": str(error)})
+                await asyncio.sleep(_AGAIN_S)
+
 
 class Outcomes:
     """Lets coroutines of one loop wait for the end of tasks."""
@@ -62,7 +77,7 @@ class Outcomes:
         self._waiting: dict[int, set[asyncio.Event]] = {}
 
     async def look(self, task_number: int) -> Outcome:
-        return (await self._database.call(look_up, [task_number]))[task_number]
+        return (await self._database.insist(look_up, [task_number]))[task_number]
 
     async def ended(self, task_number: int) -> Outcome:
         """Return how a task ended, as soon as it has, or as soon as its run is over."""
@@ -85,13 +100,17 @@ class Outcomes:
         """Look every second for the ends that nobody told us: another Task Publisher may have recorded them."""
         while True:
             await asyncio.sleep(self._look_every_s)
-            for number in await self._over(list(self._waiting)):
-                self.tell(number)
+            try:
+                for number in await self._over(list(self._waiting)):
+                    self.tell(number)
+            except Exception:
+                # Without this look a flow waits for ever for what another Task Publisher has recorded.
+                logger.exception("outcomes.look_failed")
 
     async def _over(self, numbers: Collection[int]) -> list[int]:
         if not numbers:
             return []
-        found = await self._database.call(look_up, numbers)
+        found = await self._database.insist(look_up, numbers)
         return [number for number, outcome in found.items() if outcome.is_over]
 
     def _forget(self, task_number: int, event: asyncio.Event) -> None:

@@ -234,7 +234,7 @@ class Session:
         if not outcome.is_over:
             value = await services.database.call(self._value, task, data)
             pipeline.is_data_assigned = False
-            await services.database.call(
+            await services.database.insist(
                 services.relay.publish, task.number, context=context, data=value, epoch=self._epoch
             )
             outcome = await self._ended(task)
@@ -264,7 +264,7 @@ class Session:
 
     async def _fail(self, task: TaskObject, code: str, message: str, *, trace: str = "") -> None:
         error = TaskError(code=code, message=message, traceback=trace)
-        await self._services.database.call(
+        await self._services.database.insist(
             self._services.relay.fail, self.pipeline.number, error, task_number=task.number, epoch=self._epoch
         )
 
