@@ -1,0 +1,106 @@
+"""Rows 13 and 14: what a bad network does to the connections of a worker and of the Task Publisher."""
+
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from tests.support.faults.system import FaultSystem, fault_system
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_until
+
+_LIVE = 8
+
+
+@pytest.fixture(scope="module")
+def shared_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSystem]:
+    """Two workers with two slots each, so that what one can't do the other does."""
+    with fault_system(tmp_path_factory.mktemp("network"), workers=2) as ours:
+        yield ours
+
+
+def _flap(proxy: Proxy, pass_by: Callable[[float], None]) -> None:
+    for _ in range(4):
+        proxy.stall()
+        pass_by(1.0)
+        proxy.resume()
+        pass_by(0.5)
+
+
+def _reset(proxy: Proxy, pass_by: Callable[[float], None]) -> None:
+    for _ in range(3):
+        proxy.reset()
+        pass_by(0.5)
+
+
+def _cut_in_frame(proxy: Proxy, pass_by: Callable[[float], None]) -> None:
+    for _ in range(3):
+        proxy.cut_in_frame()
+        pass_by(1.0)
+
+
+def _half_open(proxy: Proxy, pass_by: Callable[[float], None]) -> None:
+    # Longer than two heartbeats of AMQP, after which each side gives the other up.
+    proxy.stall()
+    pass_by(25.0)
+    proxy.resume()
+
+
+def _slow(proxy: Proxy, pass_by: Callable[[float], None]) -> None:
+    proxy.slow_down(delay_s=0.5, bytes_per_s=10_000)
+    pass_by(8.0)
+    proxy.slow_down()
+
+
+_FAULTS = {
+    "flapping": ("13", _flap),
+    "reset": ("14", _reset),
+    "cut in mid-frame": ("14", _cut_in_frame),
+    "half open": ("14", _half_open),
+    "slow": ("14", _slow),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("worker-1", "flapping"),
+        ("worker-1", "half open"),
+        ("worker-1", "cut in mid-frame"),
+        ("worker-1", "slow"),
+        ("task-publisher", "flapping"),
+        ("task-publisher", "reset"),
+        ("task-publisher", "cut in mid-frame"),
+        ("task-publisher", "slow"),
+    ],
+)
+def test_a_bad_network_only_delays(faulty: FaultSystem, name: str, how: str) -> None:
+    row, bring_about = _FAULTS[how]
+    lost = faulty.lost_attempts()
+    dead = len(faulty.records().dead)
+
+    with faulty.behind_proxy(name) as proxy:
+        faulty.wait_serving("worker-1", "worker-2")
+        runs = [faulty.post(("step", {"seconds": 0.3}), "step") for _ in range(_LIVE)]
+        with faulty.injected.lasting(f"{name} {how}"):
+            bring_about(proxy, lambda seconds: _go_on_submitting(faulty, runs, seconds))
+        for run in runs:
+            faulty.wait_status(run, "succeeded", timeout_s=60)
+
+    faulty.conclude(row, f"network of {name.removesuffix('-1')} {how}", more=f"{len(runs)} runs live")
+    assert len(faulty.records().dead) == dead
+    # A link that is out for longer than a lease may cost a lease, as one that is out for good does.
+    assert how == "half open" or faulty.lost_attempts() == lost
+
+
+def _go_on_submitting(faulty: FaultSystem, runs: list[dict[str, Any]], seconds: float) -> None:
+    """Let so much time pass, with some work in it."""
+    until, count = monotonic() + seconds, len(runs)
+
+    def is_over() -> bool:
+        if len(runs) < count + 4:
+            runs.append(faulty.post(("step", {"seconds": 0.2})))
+        return monotonic() > until
+
+    wait_until(is_over, timeout_s=seconds + 30, what="time passed")
