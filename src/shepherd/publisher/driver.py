@@ -233,9 +233,8 @@ class Work:
         try:
             return await asyncio.to_thread(self._publishers.of, project)
         except BrokenFlowError as error:
-            fault = TaskError(
-                code=error.code, message=f"the flow.py of {project!r} can't be imported", traceback=str(error)
-            )
+            message = f"the flow.py of {project!r} can't be imported: {error.reason}"
+            fault = TaskError(code=error.code, message=message, traceback=str(error))
             await self._services.database.call(self._services.relay.fail, number, fault)
             return {}
 

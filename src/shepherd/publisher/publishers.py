@@ -21,6 +21,11 @@ class BrokenFlowError(ShepherdError):
 
     code = "flow_broken"
 
+    @property
+    def reason(self) -> str:
+        """The exception alone, which a traceback ends with."""
+        return str(self).strip().rpartition("\n")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
