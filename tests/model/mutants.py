@@ -121,7 +121,29 @@ class _Unowned(Relay):
         super().fail(run_number, error, **{**others, "epoch": None})
 
 
+class _Forgetful(Relay):
+    """Publishes nothing again of which it doesn't know that the broker has it."""
+
+    def resend(self) -> int:
+        return 0
+
+
+class _Trusting(Relay):
+    """Takes what the broker had for what it has."""
+
+    def resend_missed(self) -> int:
+        return 0
+
+
+class _Patient(Relay):
+    """Waits for ever for a worker that is gone."""
+
+    def end_leases(self) -> None:
+        """Do nothing."""
+
+
 _ANY_FAULT: Final = Bounds(faults=1, most={**FAULTS, "cancel": 1})
+_SHORT_TASK: Final = Bounds(faults=1, most={"publisher": 1, "drop": 1}, tasks=1, claims=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +170,11 @@ MUTANTS: Final = {
         parts=Parts(patched=_never_overtaken),
         found_as="had been claimed",
         bounds=Bounds(faults=1, most={"stall": 1}, tasks=1),
+    ),
+    "unconfirmed forgotten": Mutant(parts=Parts(relay=_Forgetful), found_as="nothing leads", bounds=_SHORT_TASK),
+    "vanished not missed": Mutant(parts=Parts(relay=_Trusting), found_as="nothing leads", bounds=_SHORT_TASK),
+    "lease without end": Mutant(
+        parts=Parts(relay=_Patient), found_as="nothing leads", bounds=Bounds(faults=1, most={"worker": 1}, tasks=1)
     ),
     "cancel ignored while queued": Mutant(parts=Parts(patched=_untold), found_as="begun after it was withdrawn"),
 }
