@@ -22,10 +22,10 @@ def a_beat(worker: str, free_slots: int) -> Beat:
     return Beat(worker=worker, at=NOW, free_slots=free_slots, holds=())
 
 
-def lines(token: str, *texts: str, first: int = 1) -> LogLines:
+def lines(token: str, *texts: str, first: int = 1, worker: str = "w") -> LogLines:
     numbered = enumerate(texts, start=first)
     return LogLines(
-        token=token, worker="w", lines=tuple(Line(n=n, at=NOW, level="INFO", text=text) for n, text in numbered)
+        token=token, worker=worker, lines=tuple(Line(n=n, at=NOW, level="INFO", text=text) for n, text in numbered)
     )
 
 
@@ -155,6 +155,15 @@ def test_lines_are_stored_once_however_often_they_come(attempt: Attempt) -> None
         services.append_log_lines([lines("t1", "one", "two"), lines("t1", "three", first=3)], now=NOW)
 
     assert list(LogLine.objects.order_by("n").values_list("n", "text")) == [(1, "one"), (2, "two"), (3, "three")]
+
+
+def test_an_attempt_that_is_executed_twice_has_the_lines_of_both_workers(attempt: Attempt) -> None:
+    services.append_log_lines([lines("t1", "one", "two", worker="dead")], now=NOW)
+    services.append_log_lines([lines("t1", "one again", worker="heir")], now=NOW)
+
+    page = queries.log_page(attempt.task.run.number, after=0, limit=10)
+    told = [(entry.line.worker, entry.line.n, entry.line.text) for entry in page.entries]
+    assert told == [("dead", 1, "one"), ("dead", 2, "two"), ("heir", 1, "one again")]
 
 
 def test_lines_of_unknown_attempts_are_dropped(attempt: Attempt) -> None:

@@ -227,7 +227,8 @@ class LogLineOut(Schema):
     order_no: int
     task_id: UUID
     attempt: int
-    n: int = Field(description="Counts from 1 within the attempt; a gap is a lost line.")
+    worker: str = Field(description="Who executed it: an attempt that was delivered again has the lines of both.")
+    n: int = Field(description="Counts from 1 within the worker's execution; a gap is a lost line.")
     at: datetime = Field(description="By the worker's clock.")
     level: str
     text: str
@@ -240,6 +241,7 @@ class LogLineOut(Schema):
             order_no=task.order_no,
             task_id=task.id,
             attempt=entry.attempt.attempt_no,
+            worker=line.worker,
             n=line.n,
             at=line.at,
             level=line.level,

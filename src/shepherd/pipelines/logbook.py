@@ -18,14 +18,15 @@ _AT_ONCE: Final = 500
 def append_log_lines(batch: Sequence[LogLines], *, now: datetime) -> int:
     """Store lines under their attempts and return how many were meant for an attempt that exists.
 
-    Safe to call again with the same lines: one that is there already, by its number, stays as it is. Lines of
-    unknown tokens, or with a number that no line can have, are dropped.
+    Safe to call again with the same lines: one that is there already, by its worker and number, stays as it is.
+    Lines of unknown tokens, or with a number that no line can have, are dropped.
     """
     tokens = {text(lines.token, 64) for lines in batch}
     attempts = dict(Attempt.objects.filter(token__in=tokens).values_list("token", "pk"))
     rows = [
         LogLine(
             attempt_id=attempts[lines.token],
+            worker=text(lines.worker, 255),
             n=line.n,
             at=_utc(line.at, otherwise=now),
             level=text(line.level, 10),

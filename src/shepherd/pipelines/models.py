@@ -195,14 +195,18 @@ class LogLine(models.Model):
 
     number = models.BigAutoField(primary_key=True)
     attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="lines")
-    #: Counts from 1 within the attempt; a gap is a lost line.
+    #: Who executed it then: an attempt that is delivered again is executed by two.
+    worker = models.CharField(max_length=255, blank=True, default="", db_default="")
+    #: Counts from 1 within the worker's execution; a gap is a lost line.
     n = models.PositiveIntegerField()
     at = models.DateTimeField()
     level = models.CharField(max_length=10)
     text = models.TextField()
 
     class Meta:
-        constraints: ClassVar = [models.UniqueConstraint(fields=["attempt", "n"], name="one_line_a_number")]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["attempt", "worker", "n"], name="one_line_a_number_and_worker")
+        ]
 
     def __str__(self) -> str:
         return self.text
