@@ -107,7 +107,8 @@ class Announcer:
 
     def _note_asking(self, *, is_asking: bool) -> None:
         self._is_asking = is_asking
-        if not is_asking:
+        # While the broker is away, nobody could answer: that is said elsewhere.
+        if not is_asking or not self._broker.is_connected:
             self._asking_since = None
         elif self._asking_since is None:
             self._asking_since = time.monotonic()

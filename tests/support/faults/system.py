@@ -173,7 +173,7 @@ class FaultSystem(SubmittedRuns):
         self.rest(timeout_s=timeout_s)
         found = self.findings()
         report(row, fault, injected=injected or len(self.injected) - self._since, found=found, more=more)
-        assert found.all() == []
+        assert not found.all(), found.all()
         return found
 
     def forget(self) -> None:
