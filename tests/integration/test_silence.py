@@ -1,6 +1,6 @@
 """What is published again because of silence, and what workers are told of that they do in vain."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,13 +8,14 @@ import pytest
 from shepherd.broker.port import Message, QueueSpec
 from shepherd.broker.topology import ALL_WORKERS_KEY, CONTROL_EXCHANGE, REPLIES, task_queue, worker_key
 from shepherd.pipelines import sql, unconfirmed
-from shepherd.pipelines.models import Attempt
+from shepherd.pipelines.models import Attempt, Task
+from shepherd.pipelines.withdrawn import queued_withdrawn
 from shepherd.publisher.ears import Ears
 from shepherd.publisher.relay import Relay
 from shepherd.publisher.watch import Watch
 from shepherd.wire.control import Withdrawals
 from shepherd.wire.envelope import TaskError
-from tests.support.engine import Engine, manifest, statuses
+from tests.support.engine import Engine, finished, manifest, statuses
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -28,6 +29,23 @@ def published_long_ago(engine: Engine, *names: str) -> list[str]:
     engine.clock.now = datetime.now(UTC)
     Attempt.objects.update(confirmed_at=engine.clock() - timedelta(hours=1))
     return list(Attempt.objects.order_by("number").values_list("token", flat=True))
+
+
+def watched(engine: Engine) -> Callable[[int], None]:
+    """Return what lets a Task Publisher that has just started look once a second, so many times."""
+    seconds = [0.0]
+    ears = Ears(REPLIES, "beats", lease=timedelta(seconds=60), monotonic=lambda: seconds[0])
+    began_at = sql.database_time()
+    watch = Watch(engine.broker, engine.relay, ears, database_time=lambda: began_at + timedelta(seconds=seconds[0]))
+
+    def pass_by(count: int) -> None:
+        for _ in range(count):
+            for queue in (REPLIES, "beats"):
+                ears.turned(queue, began_at=seconds[0], generation=1)
+            seconds[0] += 1
+            watch.look()
+
+    return pass_by
 
 
 def tokens(engine: Engine) -> list[str]:
@@ -159,17 +177,7 @@ def test_no_lease_ends_while_a_backlog_waits_or_before_a_whole_lease_was_heard()
     token = engine.take("scrape").token
     engine.claim(token)
     Attempt.objects.update(lease_until=datetime.now(UTC) - timedelta(hours=1))
-    seconds = [0.0]
-    ears = Ears(REPLIES, "beats", lease=timedelta(seconds=60), monotonic=lambda: seconds[0])
-    began_at = sql.database_time()
-    watch = Watch(engine.broker, engine.relay, ears, database_time=lambda: began_at + timedelta(seconds=seconds[0]))
-
-    def pass_by(count: int) -> None:
-        for _ in range(count):
-            for queue in (REPLIES, "beats"):
-                ears.turned(queue, began_at=seconds[0], generation=1)
-            seconds[0] += 1
-            watch.look()
+    pass_by = watched(engine)
 
     pass_by(60)
     engine.broker.publish([Message(routing_key=REPLIES, body=b"a reply that waits")])
@@ -179,6 +187,46 @@ def test_no_lease_ends_while_a_backlog_waits_or_before_a_whole_lease_was_heard()
     pass_by(3)
 
     assert statuses(run) == ["running", "published"]
+
+
+@pytest.mark.parametrize("limit", ["wait_timeout", "run_timeout"])
+def test_no_time_is_over_before_everything_was_heard_that_came_while_nobody_listened(limit: str) -> None:
+    engine = Engine()
+    done, silent = (engine.accept("scrape", policy={limit: 60}) for _ in range(2))
+    engine.relay.start()
+    first, second = engine.take("scrape").token, engine.take("scrape").token
+    if limit == "run_timeout":
+        engine.start(first)
+        engine.start(second)
+    engine.say(finished(first, at=engine.clock()).to_bytes())
+    engine.clock.advance(3600)
+    pass_by = watched(engine)
+
+    pass_by(70)
+    assert statuses(done)[0] == statuses(silent)[0] == "running"
+    engine.take_replies()
+    pass_by(3)
+
+    assert statuses(done) == ["succeeded", "succeeded"]
+    assert statuses(silent) == ["failed", "failed"]
+    assert Task.objects.get(run=silent).error["code"] == limit
+
+
+def test_what_a_worker_had_claimed_that_is_gone_is_taken_off_the_list_of_withdrawn_attempts() -> None:
+    engine = Engine()
+    engine.accept("scrape")
+    engine.relay.start()
+    token = engine.take("scrape").token
+    engine.claim(token)
+    _cancel(engine, token)
+    pass_by = watched(engine)
+
+    pass_by(70)
+    assert queued_withdrawn() == [token]
+    Attempt.objects.update(lease_until=datetime.now(UTC) - timedelta(seconds=1))
+    pass_by(3)
+
+    assert queued_withdrawn() == []
 
 
 def test_a_clock_that_is_put_back_keeps_nothing_waiting() -> None:

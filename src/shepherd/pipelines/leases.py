@@ -107,8 +107,9 @@ def _is_in_vain(row: Mapping[str, Any]) -> bool:
 
 
 def are_over() -> bool:
-    """Return whether there is a lease to end."""
-    return bool(sql.rows(f"SELECT number FROM pipelines_attempt WHERE status = 'running' AND {_is_over()} LIMIT 1"))
+    """Return whether there is a lease to end, of an attempt that goes on or of a withdrawn one."""
+    conditions = (f"status = 'running' AND {_is_over()}", _withdrawn_and_silent())
+    return any(sql.rows(f"SELECT number FROM pipelines_attempt WHERE {each} LIMIT 1") for each in conditions)
 
 
 def end_leases(*, now: datetime, draw: Draw) -> Moved:
@@ -146,7 +147,8 @@ def _lost(row: Mapping[str, Any]) -> Setback:
 
 def _forget_withdrawn() -> None:
     """Take off the list what a worker had claimed that is gone: no queue has its message."""
-    sql.execute(
-        f"""UPDATE pipelines_attempt SET is_queued = FALSE
-            WHERE is_queued AND status = 'withdrawn' AND claimed_at IS NOT NULL AND lease_until < {sql.from_now()}"""
-    )
+    sql.execute(f"UPDATE pipelines_attempt SET is_queued = FALSE WHERE {_withdrawn_and_silent()}")
+
+
+def _withdrawn_and_silent() -> str:
+    return f"is_queued AND status = 'withdrawn' AND claimed_at IS NOT NULL AND lease_until < {sql.from_now()}"

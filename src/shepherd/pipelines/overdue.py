@@ -1,6 +1,7 @@
 """What falls due by itself: retries after their pause, and tasks that waited or ran for too long."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final
@@ -8,7 +9,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.db import transaction
 
-from shepherd.domain.policy import LONGEST_PAUSE, Policy
+from shepherd.domain.policy import LONGEST_PAUSE
 from shepherd.domain.status import AttemptStatus
 from shepherd.pipelines import sql
 from shepherd.pipelines.advance import ATTEMPTS, PUBLISHER, TASKS, Moved
@@ -48,62 +49,87 @@ def _next(row: Mapping[str, Any]) -> NextTask:
     return NextTask(row, corrected or before[0]["context"], before[0]["data"])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    """One field of the policies, as a limit on how long a task stays as it is."""
+
+    field: str
+    #: Of the tasks that it limits.
+    status: str
+    #: Since when, a column of the task.
+    since: str
+    #: How much longer than the policy says.
+    grace_s: float
+    message: str
+
+    def is_over(self, row: Mapping[str, Any], now: datetime) -> bool:
+        limit_s, since = self._seconds(row), row[self.since]
+        return limit_s is not None and since is not None and sql.as_time(since) + timedelta(seconds=limit_s) <= now
+
+    def error(self, row: Mapping[str, Any]) -> TaskError:
+        stated = getattr(sql.policy(row["policy"]), self.field)
+        return TaskError(code=self.field, message=self.message.format(stated))
+
+    def _seconds(self, row: Mapping[str, Any]) -> float | None:
+        stated: float | None = getattr(sql.policy(row["policy"]), self.field)
+        return None if stated is None else stated + self.grace_s
+
+
+_WAIT: Final = _Limit(
+    field="wait_timeout",
+    status="published",
+    since="published_at",
+    grace_s=0.0,
+    message="no worker began it within {:g} s",
+)
+
+
+def _run_limit() -> _Limit:
+    return _Limit(
+        field="run_timeout",
+        status="running",
+        since="started_at",
+        # By then its worker should have ended it.
+        grace_s=settings.SHEPHERD.lease.total_seconds(),
+        message="it ran for more than {:g} s, and its worker didn't end it",
+    )
+
+
+def has_overdue(*, now: datetime) -> bool:
+    """Return whether a task has waited or run for longer than its policy allows, as far as is known here."""
+    return any(_over(limit, at_most=1, now=now) for limit in (_WAIT, _run_limit()))
+
+
 def end_waits(*, now: datetime, draw: Draw) -> Moved:
-    """Give up every task that no worker has begun within its `wait_timeout`."""
+    """Give up every task that no worker has begun within its `wait_timeout`.
 
-    def has_ended(policy: Policy, row: Mapping[str, Any]) -> bool:
-        return _is_past(row["published_at"], policy.wait_timeout, now)
-
-    def error(policy: Policy) -> TaskError:
-        return TaskError(code="wait_timeout", message=f"no worker began it within {policy.wait_timeout:g} s")
-
-    return _end("published", "wait_timeout", has_ended, error, now=now, draw=draw)
+    Only to be called by who would have heard that one did.
+    """
+    return _end(_WAIT, now=now, draw=draw)
 
 
 def end_runs_beyond_limit(*, now: datetime, draw: Draw) -> Moved:
-    """Give up every attempt that should have been ended by its worker a lease ago, for its `run_timeout`."""
-    lease_s = settings.SHEPHERD.lease.total_seconds()
+    """Give up every attempt that should have been ended by its worker a lease ago, for its `run_timeout`.
 
-    def has_ended(policy: Policy, row: Mapping[str, Any]) -> bool:
-        limit = policy.run_timeout
-        return _is_past(row["started_at"], None if limit is None else limit + lease_s, now)
-
-    def error(policy: Policy) -> TaskError:
-        message = f"it ran for more than {policy.run_timeout:g} s, and its worker didn't end it"
-        return TaskError(code="run_timeout", message=message)
-
-    return _end("running", "run_timeout", has_ended, error, now=now, draw=draw)
+    Only to be called by who would have heard that it has ended.
+    """
+    return _end(_run_limit(), now=now, draw=draw)
 
 
-def _end(
-    status: str,
-    limit: str,
-    has_ended: Callable[[Policy, Mapping[str, Any]], bool],
-    error: Callable[[Policy], TaskError],
-    *,
-    now: datetime,
-    draw: Draw,
-) -> Moved:
+def _end(limit: _Limit, *, now: datetime, draw: Draw) -> Moved:
     moved = Moved()
-    limited = sql.rows(
-        f"""SELECT t.number AS number, t.attempt_no AS attempt_no, t.policy AS policy, t.published_at AS published_at,
-            t.started_at AS started_at
-            FROM pipelines_task t WHERE {_UNFINISHED} AND t.status = '{status}' AND t.policy LIKE %s""",
-        [f"%{limit}%"],
-    )
-    ended = (row for row in limited if has_ended(sql.policy(row["policy"]), row))
-    over = {row["number"]: row["attempt_no"] for row in islice(ended, _AT_ONCE)}
+    over = _over(limit, at_most=_AT_ONCE, now=now)
     if not over:
         return moved
     with transaction.atomic():
         rows = sql.rows(
-            f"""{ATTEMPTS} WHERE t.number IN {sql.places(list(over))} AND t.status = '{status}' AND r.status = 'running'
-                AND a.attempt_no = t.attempt_no AND a.status = '{status}'
+            f"""{ATTEMPTS} WHERE t.number IN {sql.places(list(over))} AND t.status = '{limit.status}'
+                AND r.status = 'running' AND a.attempt_no = t.attempt_no AND a.status = '{limit.status}'
                 ORDER BY a.number {sql.for_update(of="r, t, a", skip_locked=True)}""",
             over,
         )
         setbacks = [
-            Setback(row=row, status=AttemptStatus.WITHDRAWN, error=error(sql.policy(row["policy"])))
+            Setback(row=row, status=AttemptStatus.WITHDRAWN, error=limit.error(row))
             for row in rows
             if row["attempt_no"] == over[row["task_number"]]
         ]
@@ -111,5 +137,12 @@ def _end(
     return moved
 
 
-def _is_past(since: Any, limit_s: float | None, now: datetime) -> bool:
-    return since is not None and limit_s is not None and sql.as_time(since) + timedelta(seconds=limit_s) <= now
+def _over(limit: _Limit, *, at_most: int, now: datetime) -> dict[int, int]:
+    """Return tasks that are beyond a limit, by number, each with the number of its attempt."""
+    limited = sql.rows(
+        f"""SELECT t.number AS number, t.attempt_no AS attempt_no, t.policy AS policy, t.{limit.since} AS {limit.since}
+            FROM pipelines_task t WHERE {_UNFINISHED} AND t.status = '{limit.status}' AND t.policy LIKE %s""",
+        [f"%{limit.field}%"],
+    )
+    over = (row for row in limited if limit.is_over(row, now))
+    return {row["number"]: row["attempt_no"] for row in islice(over, at_most)}

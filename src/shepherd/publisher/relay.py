@@ -120,13 +120,14 @@ class Relay:
         self._go_on(overdue.open_retries(now=self._clock()))
 
     def end_overdue(self) -> None:
-        """Give up what has waited or run for longer than its policy allows."""
+        """Give up what has waited or run for longer than its policy allows. Only for who would have heard of it."""
         self._go_on(overdue.end_waits(now=self._clock(), draw=self._draw))
         self._go_on(overdue.end_runs_beyond_limit(now=self._clock(), draw=self._draw))
 
     def has_silent(self) -> bool:
         """Return whether there is something that only silence speaks against."""
-        return leases.are_over() or unconfirmed.has_missed(now=self._clock())
+        now = self._clock()
+        return leases.are_over() or overdue.has_overdue(now=now) or unconfirmed.has_missed(now=now)
 
     def end_leases(self) -> None:
         """Give up every claimed attempt whose worker is silent. Only to be called by who would have heard it."""

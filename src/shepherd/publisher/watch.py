@@ -20,12 +20,13 @@ class Watch:
 
     def look(self) -> None:
         self._relay.retry()
-        self._relay.end_overdue()
+        # A task that nobody seems to have begun, or ended, in time may have been: its reply waits, here or in a spool.
         if self._ears.have_heard(database_at=self._database_time()) and self._relay.has_silent():
             self._conclude()
 
     def _conclude(self) -> None:
         if self._ears.are_done():
+            self._relay.end_overdue()
             self._relay.end_leases()
             self._relay.resend_missed()
         elif not self._has_backlog():
