@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 
 from shepherd.pipelines import services
 from shepherd.pipelines.models import Attempt, StatusChange, Task
+from shepherd.pipelines.withdrawn import queued_withdrawn
 from shepherd.wire.envelope import TaskError, Withdrawn
 from shepherd.wire.value import Inline
 from tests.support.engine import Engine, finished, statuses
@@ -435,3 +436,17 @@ def test_two_task_publishers_that_look_at_once_open_each_next_attempt_once() -> 
 
     assert sorted(attempts()) == sorted([(1, "lost")] * 5 + [(1, "failed")] * 5 + [(2, "published")] * 10)
     assert len(engine.published()) == 20
+
+
+def test_a_run_that_fails_as_a_whole_takes_back_what_a_worker_has_of_it() -> None:
+    engine = Engine()
+    run = engine.accept("scrape", "upload")
+    engine.relay.start()
+    token = engine.take("scrape").token
+    engine.claim(token)
+
+    engine.relay.fail(run.number, TaskError(code="flow_broken", message="it can't be imported"))
+
+    assert statuses(run) == ["failed", "failed", "pending"]
+    assert queued_withdrawn() == [token]
+    assert engine.heard.withdrawals == 1

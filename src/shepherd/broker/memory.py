@@ -8,10 +8,11 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from shepherd.broker.memory_server import MemoryDelivery, MemoryServer
 from shepherd.broker.port import (
+    LARGEST_MESSAGE,
     Broker,
     Comparison,
     Delivery,
@@ -23,9 +24,6 @@ from shepherd.broker.port import (
     Subscription,
 )
 from shepherd.errors import BrokerUnavailableError, ProtocolError, TransientError
-
-#: As the real adapter has it.
-LARGEST_MESSAGE: Final = 16 * 1024 * 1024
 
 _shared: dict[str, MemoryServer] = {}
 

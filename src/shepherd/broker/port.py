@@ -7,9 +7,12 @@ adapter: what was delivered and not acked comes again, and an ack for a delivery
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from shepherd.errors import TransientError
+
+#: Bytes of a body. RabbitMQ 4 refuses larger ones by default (`max_message_size`); 3.10 would take 128 MiB.
+LARGEST_MESSAGE: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

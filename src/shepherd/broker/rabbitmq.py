@@ -40,6 +40,7 @@ from shepherd.broker.loop_thread import LoopThread
 from shepherd.broker.pacing import backoff, chunks
 from shepherd.broker.parcel import Parcel
 from shepherd.broker.port import (
+    LARGEST_MESSAGE,
     Broker,
     Comparison,
     ExchangeSpec,
@@ -59,8 +60,6 @@ from shepherd.errors import (
 
 logger = logging.getLogger(__name__)
 
-#: RabbitMQ 4 refuses larger ones by default (`max_message_size`); 3.10 would take 128 MiB.
-LARGEST_MESSAGE: Final = 16 * 1024 * 1024
 _HEARTBEAT_S: Final = 10
 #: Between two echoes, and the wait for one: a half-open connection is noticed after both at the latest.
 _ECHO_EVERY_S: Final = 5.0

@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from django.db import transaction
 
+from shepherd.broker.port import LARGEST_MESSAGE
 from shepherd.domain.status import RunStatus, TaskStatus
+from shepherd.errors import InvalidInputError
 from shepherd.pipelines import sql
 from shepherd.pipelines.advance import PUBLISHER, TASKS, Moved, open_tasks, run_changes
 from shepherd.pipelines.changes import Change, write_changes
@@ -101,6 +103,9 @@ def open_attempt(
 
     Returns None when there is nothing to publish: it was published before, its run has ended, or a Task Publisher
     later than that of `epoch` drives it.
+
+    Raises:
+        InvalidInputError: They are more than a message may hold. Nothing was opened.
     """
     with transaction.atomic():
         task = _pending_task(task_number, epoch=epoch)
@@ -108,7 +113,11 @@ def open_attempt(
             return None
         own_data = sql.document(data) if data is not None else input_of(task)
         own_context = strict_json.dumps(context) if context is not None else task["context"]
-        return open_attempts([NextTask(task, own_context, own_data)], now=now, by=PUBLISHER)[0]
+        [intent] = open_attempts([NextTask(task, own_context, own_data)], now=now, by=PUBLISHER)
+        # Later than this nobody could be told: it would wait for ever for a broker that takes it.
+        if (size := len(intent.message(now=now).body)) > LARGEST_MESSAGE:
+            raise InvalidInputError.at("context", f"makes a message of {size} bytes; at most {LARGEST_MESSAGE} travel")
+        return intent
 
 
 def fail(
@@ -116,12 +125,13 @@ def fail(
 ) -> Moved:
     """End a run that can't go on, and the task at which it stopped unless that one has ended by itself.
 
-    Changes nothing when a Task Publisher later than that of `epoch` drives the run.
+    Without a `task_number` that is the one that is in somebody's hands, or about to be, if there is one. Changes
+    nothing when a Task Publisher later than that of `epoch` drives the run.
     """
     document = strict_json.dumps(error.to_wire())
     moved = Moved()
     with transaction.atomic():
-        task = _unended_task(run_number, task_number) if task_number is not None else None
+        task = _unended_task(run_number, task_number) if task_number is not None else _task_in_hand(run_number)
         ended = sql.execute(
             """UPDATE pipelines_run SET status = %s, error = %s, finished_at = %s
                WHERE number = %s AND status = %s AND owner_epoch = COALESCE(%s, owner_epoch)""",
@@ -200,6 +210,15 @@ def _unended_task(run_number: int, task_number: int) -> dict[str, Any] | None:
         f"""{TASKS} WHERE t.number = %s AND t.run_id = %s AND t.status IN ('pending', 'published', 'running')
             {sql.for_update(of="r, t")}""",
         [task_number, run_number],
+    )
+    return found[0] if found else None
+
+
+def _task_in_hand(run_number: int) -> dict[str, Any] | None:
+    found = sql.rows(
+        f"""{TASKS} WHERE t.run_id = %s AND (t.status IN ('published', 'running') OR t.retry_at IS NOT NULL)
+            ORDER BY t.number {sql.for_update(of="r, t")}""",
+        [run_number],
     )
     return found[0] if found else None
 

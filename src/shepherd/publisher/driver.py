@@ -220,8 +220,9 @@ class Work:
 
     async def _drive(self, number: int, epoch: int) -> None:
         try:
+            project = await self._services.database.call(following.project_of, number)
+            publishers = await self._publishers_of(number, project, epoch=epoch)
             run, tasks = await self._services.database.call(load, number)
-            publishers = await self._publishers_of(number, run.project)
             session = self._sessions[number] = Session(run, tasks, self._services, publishers, epoch=epoch)
             await self._lead(session, self._follow(session, run) if self._is_engine_ready() else None)
         except Exception:
@@ -229,14 +230,19 @@ class Work:
             logger.exception("flow.broken_off", extra={"run": number})
             await asyncio.sleep(self._config.look_every.total_seconds())
 
-    async def _publishers_of(self, number: int, project: str) -> Any:
-        try:
-            return await asyncio.to_thread(self._publishers.of, project)
-        except BrokenFlowError as error:
-            message = f"the flow.py of {project!r} can't be imported: {error.reason}"
-            fault = TaskError(code=error.code, message=message, traceback=str(error))
-            await self._services.database.call(self._services.relay.fail, number, fault)
-            return {}
+    async def _publishers_of(self, number: int, project: str, *, epoch: int) -> Any:
+        while True:
+            try:
+                return await asyncio.to_thread(self._publishers.of, project)
+            except BrokenFlowError as error:
+                message = f"the flow.py of {project!r} can't be imported: {error.reason}"
+                fault = TaskError(code=error.code, message=message, traceback=str(error))
+            # What a worker has been at for hours needs no flow.py to end, and that one may be mended meanwhile.
+            in_hand = await self._services.database.call(following.task_in_hand, number)
+            if in_hand is None:
+                await self._services.database.call(self._services.relay.fail, number, fault, epoch=epoch)
+                return {}
+            await self.outcomes.ended(in_hand)
 
     async def _lead(self, session: Session, follow: Any) -> None:
         """Drive a run to its end: inside Prefect as long as that answers, else without."""

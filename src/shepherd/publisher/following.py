@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 
-from shepherd.domain.status import ENDED_RUN, RunStatus
+from shepherd.domain.status import ENDED_RUN, UNFINISHED_TASK, RunStatus
 from shepherd.pipelines.models import Run, Task
 from shepherd.pipelines.ownership import Owner
 
@@ -23,6 +23,16 @@ def led(owner: Owner, *, without: Collection[int], limit: int) -> dict[int, int]
     runs = Run.objects.filter(has_publisher, status=RunStatus.RUNNING, data__isnull=False)
     free = owner.free(runs).exclude(number__in=without).order_by("number")
     return owner.take(list(free.values_list("number", flat=True)[:limit]))
+
+
+def project_of(run_number: int) -> str:
+    return Run.objects.values_list("project", flat=True).get(number=run_number)
+
+
+def task_in_hand(run_number: int) -> int | None:
+    """Return the task of a run, by number, that a queue or a worker has, or that will be tried again by itself."""
+    in_hand = Q(status__in=UNFINISHED_TASK) | Q(retry_at__isnull=False)
+    return Task.objects.filter(in_hand, run_id=run_number).values_list("number", flat=True).first()
 
 
 def over(owner: Owner, *, without: Collection[int], limit: int) -> list[tuple[Run, list[Task]]]:

@@ -37,11 +37,16 @@ async def without_slot() -> AsyncIterator[None]:
 async def _in_thread(function: Callable[[], Any], *, name: str) -> None:
     # Not a pool's: a publisher may wait for days, and then it would hold one of the pool's few threads.
     done: Future[None] = Future()
+    # Whoever no longer waits can't cancel what goes on all the same.
+    done.set_running_or_notify_cancel()
     inside = contextvars.copy_context()
 
     def run() -> None:
         try:
             inside.run(function)
+        except StopIteration as error:
+            # Which no future takes, so that whoever waits would wait for ever.
+            done.set_exception(RuntimeError(f"it raised StopIteration: {error}"))
         except BaseException as error:  # noqa: BLE001  # Handed on to whoever waits.
             done.set_exception(error)
         else:

@@ -75,7 +75,8 @@ class Publishers:
 def _load(path: Path, modified_ns: int) -> _Loaded:
     try:
         module = _import(path)
-    except Exception:  # noqa: BLE001  # The edge to a project's own code: whatever it raises is its runs' error.
+    # The edge to a project's own code: whatever it raises is its runs' error.
+    except (Exception, SystemExit):  # noqa: BLE001
         return _Loaded(modified_ns, {}, broken=traceback.format_exc())
     return _Loaded(modified_ns, dict(_defined_in(module)))
 

@@ -218,7 +218,7 @@ class Session:
         context = dict(task.context)
         try:
             await self._services.call_publisher(task.publisher, context, self.pipeline, task)
-        except Exception as error:  # noqa: BLE001  # The edge to a project's own code.
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # The edge to a project's own code.
             message = f"the publisher of {task.name!r} raised {type(error).__name__}: {error}"
             await self._fail(task, "publisher_failed", message, trace=traceback.format_exc())
             return

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from shepherd.broker.rabbitmq import LARGEST_MESSAGE
+from shepherd.broker.port import LARGEST_MESSAGE
 from shepherd.broker.topology import REPLIES
 from shepherd.site.doctor.facts import BrokerFacts, Limits
 from shepherd.site.doctor.finding import Finding, error, ok, unseen, warning
