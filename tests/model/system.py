@@ -7,7 +7,7 @@ from tests.model import checks
 from tests.model.bounds import Bounds, Move
 from tests.model.publisher import Outcome, Publisher, Step
 from tests.model.rows import Rows
-from tests.model.state import CLAIMING, EXECUTING, FREE, HOLDING, WITH_DELIVERY, Memory, State, Worker, position
+from tests.model.state import CLAIMING, EXECUTING, FREE, HOLDING, WITH_DELIVERY, Memory, State, Worker
 from tests.model.workers import Hand
 
 
@@ -145,9 +145,9 @@ class System:
         """Return what is wrong if a task was begun more often than there was a reason for."""
         # Each loss is one more: the ack that belongs to a claim may never have come, and then the lost attempt is
         # delivered beside the next one.
-        lost = [position(token) for token in self.rows[state.rows].tokens("lost")]
+        losses = [task["losses"] for task in self.rows[state.rows].each_task()]
         for place, count in enumerate(state.begun):
-            if count > 1 + sum(state.spent) + lost.count(place):
+            if count > 1 + sum(state.spent) + losses[place]:
                 return f"task {place} was begun {count} times after {sum(state.spent)} faults"
         return ""
 
