@@ -18,9 +18,10 @@ _LONGEST_AHEAD: Final = timedelta(minutes=1)
 def confirm(tokens: Sequence[str], *, now: datetime) -> None:
     """Note that the broker has these; the sweep doesn't publish them again."""
     for chunk in map(sql.padded, sql.chunks(tokens)):
+        # In the order in which replies lock them that come at the same time: else each may wait for the other.
         sql.execute(
-            f"""UPDATE pipelines_attempt SET confirmed_at = %s
-                WHERE confirmed_at IS NULL AND token IN {sql.places(chunk)}""",
+            f"""UPDATE pipelines_attempt SET confirmed_at = %s WHERE number IN (SELECT number FROM pipelines_attempt
+                WHERE confirmed_at IS NULL AND token IN {sql.places(chunk)} ORDER BY number {sql.for_update()})""",
             [sql.time(now), *chunk],
         )
 
