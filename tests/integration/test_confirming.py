@@ -22,7 +22,7 @@ def test_confirms_and_replies_that_come_at_once_never_wait_for_each_other() -> N
         engine.accept("scrape")
     engine.relay.start()
     tokens = list(Attempt.objects.values_list("token", flat=True))
-    chance = random.Random(1)  # noqa: S311  # No secret.
+    chance = random.Random(1)  # No secret.
     some = [chance.sample(tokens, 100) for _ in range(60)]
     faults: list[Exception] = []
 
