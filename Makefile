@@ -29,7 +29,7 @@ test: ## Run the whole test suite, with services of its own; PYTEST="-k word" pa
 chaos: ## Kill everything at random, with real times: SEED=n ROUNDS=200 MINUTES=90, LONG=1 for rows of 40 minutes
 	$(BOOTSTRAP) test
 	$(PYTHON) -m tests.faults.chaos $(if $(SEED),--seed $(SEED)) --rounds $(or $(ROUNDS),200) --minutes $(or $(MINUTES),90)
-	$(PYTHON) -m pytest -p no:randomly tests/faults/real_times.py $(PYTEST)
+	FAULTS_FULL=1 $(PYTHON) -m pytest tests/faults tests/faults/real_times.py $(PYTEST)
 
 check: ## Format, lint, types, import contracts, migrations
 	$(BOOTSTRAP) check

@@ -1,4 +1,4 @@
-"""Fault suites: a system of real processes that the tests of a module share and break, and a line for each row."""
+"""Fault suites: systems of real processes that tests share and break, and a line for each row."""
 
 from collections.abc import Iterator
 
@@ -8,16 +8,16 @@ from tests.support.faults import report
 from tests.support.faults.system import FaultSystem, fault_system
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSystem]:
-    """One worker with two slots, one Task Publisher, SQLite."""
-    with fault_system(tmp_path_factory.mktemp("faults")) as ours:
+    """Two workers with two slots each, one Task Publisher, SQLite: for all modules that don't define another one."""
+    with fault_system(tmp_path_factory.mktemp("faults"), workers=2) as ours:
         yield ours
 
 
 @pytest.fixture
 def faulty(shared_system: FaultSystem) -> FaultSystem:
-    """The module's system, with all its processes up and nothing injected yet."""
+    """A shared system, with all its processes up and nothing injected yet."""
     ours = shared_system
     ours.forget()
     ours.system.start()

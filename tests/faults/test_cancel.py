@@ -1,19 +1,11 @@
 """Row 36: cancelled in every status, twice, beside a success, and resumed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.faults.system import FaultSystem, fault_system
+from tests.support.faults.system import FaultSystem
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture(scope="module")
-def shared_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSystem]:
-    """Two workers with two slots each."""
-    with fault_system(tmp_path_factory.mktemp("cancel"), workers=2) as ours:
-        yield ours
 
 
 @pytest.fixture
@@ -64,10 +56,9 @@ def test_a_cancel_that_races_with_a_success_has_one_end(faulty: FaultSystem) -> 
         faulty.call("cancel", run)
         faulty.injected.note("cancelled beside a success", may_repeat=False)
 
-    found = faulty.conclude("36", "cancel racing with success")
+    faulty.conclude("36", "cancel racing with success")
     ends = {faulty.run(run)["status"] for run in runs}
     assert ends <= {"succeeded", "cancelled"}
-    assert found.runs["failed"] == 0
 
 
 def test_a_cancelled_run_and_a_failed_one_can_be_resumed(faulty: FaultSystem, gate: Path) -> None:

@@ -1,23 +1,17 @@
 """Rows 13 and 14: what a bad network does to the connections of a worker and of the Task Publisher."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 import pytest
 
-from tests.support.faults.system import FaultSystem, fault_system
+from tests.support.faults.system import FaultSystem
+from tests.support.faults.thoroughness import is_full
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
 _LIVE = 8
-
-
-@pytest.fixture(scope="module")
-def shared_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSystem]:
-    """Two workers with two slots each, so that what one can't do the other does."""
-    with fault_system(tmp_path_factory.mktemp("network"), workers=2) as ours:
-        yield ours
 
 
 def _flap(proxy: Proxy, pass_by: Callable[[float], None]) -> None:
@@ -60,21 +54,11 @@ _FAULTS = {
     "half open": ("14", _half_open),
     "slow": ("14", _slow),
 }
+_QUICK = [("worker-1", "flapping"), ("worker-1", "cut in mid-frame"), ("task-publisher", "reset"), ("worker-1", "slow")]
+_ALL = [(name, how) for name in ("worker-1", "task-publisher") for how in _FAULTS]
 
 
-@pytest.mark.parametrize(
-    ("name", "how"),
-    [
-        ("worker-1", "flapping"),
-        ("worker-1", "half open"),
-        ("worker-1", "cut in mid-frame"),
-        ("worker-1", "slow"),
-        ("task-publisher", "flapping"),
-        ("task-publisher", "reset"),
-        ("task-publisher", "cut in mid-frame"),
-        ("task-publisher", "slow"),
-    ],
-)
+@pytest.mark.parametrize(("name", "how"), _ALL if is_full() else _QUICK)
 def test_a_bad_network_only_delays(faulty: FaultSystem, name: str, how: str) -> None:
     row, bring_about = _FAULTS[how]
     lost = faulty.lost_attempts()

@@ -42,7 +42,10 @@ class FaultSystem(SubmittedRuns):
         self.postgres = postgres
         self.injected = Injected()
         self.broker = broker_node(system.config)
+        #: False where a test has put a process's clock forward or back.
+        self.has_one_clock = True
         self._since = 0
+        self._told: set[str] = set()
         self._answered_by_hand: set[str] = set()
 
     # What happens to processes.
@@ -153,6 +156,7 @@ class FaultSystem(SubmittedRuns):
             self.injected.windows,
             accepted=dict.fromkeys(self.accepted),
             answered_by_hand=self._answered_by_hand,
+            has_one_clock=self.has_one_clock,
         )
 
     def conclude(
@@ -172,6 +176,8 @@ class FaultSystem(SubmittedRuns):
         self._answered_by_hand |= set(but)
         self.rest(timeout_s=timeout_s)
         found = self.findings()
+        found.drop(self._told)
+        self._told |= set(found.all())
         report(row, fault, injected=injected or len(self.injected) - self._since, found=found, more=more)
         assert not found.all(), found.all()
         return found
