@@ -167,11 +167,13 @@ def main() -> int:
 def _conclude(ours: FaultSystem, storm: Storm, options: argparse.Namespace) -> int:
     kinds = ", ".join(f"{kind} {storm.kills[kind]}" for kind in KINDS)
     fault = f"random kills, seed {options.seed} ({kinds})"
+    not_at_rest = []
     try:
         ours.rest(timeout_s=options.rest)
     except TimeoutError as error:
-        _say(f"not at rest: {error}")
+        not_at_rest.append(f"not at rest: {error}")
     found = ours.findings()
+    found.others += not_at_rest
     more = (
         f"at least {min(storm.live, default=0)} runs unfinished at each kill, runs {dict(found.runs)}, "
         f"{found.executions} executions, {found.repeated} of them repeated"
