@@ -159,13 +159,14 @@ def _advance(pairs: Sequence[tuple[Mapping[str, Any], str]], moved: Moved, now: 
 
 def _following(results: Mapping[int, tuple[Mapping[str, Any], str]]) -> list[dict[str, Any]]:
     ended = sql.padded([row["task_number"] for row, _ in results.values()])
-    # By way of the ended task: for a pair of columns IN a list of pairs SQLite reads the whole table.
-    return sql.rows(
+    # By way of the ended task: for a pair of columns IN a list of pairs SQLite reads the whole table. And the run's
+    # status is looked at here: with more than some thirty tasks SQLite would begin with all runs that are running.
+    found = sql.rows(
         f"""{TASKS} JOIN pipelines_task ended ON ended.run_id = t.run_id AND ended.position = t.position - 1
-            WHERE ended.number IN {sql.places(ended)} AND t.status = 'pending' AND r.status = 'running'
-            ORDER BY t.number""",
+            WHERE ended.number IN {sql.places(ended)} AND t.status = 'pending' ORDER BY t.number""",
         ended,
     )
+    return [row for row in found if row["run_status"] == RunStatus.RUNNING]
 
 
 #: Not later than the worker's own measure says: a `started` may have waited in the queue beside its `finished`.
