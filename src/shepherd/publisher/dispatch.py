@@ -51,27 +51,31 @@ class Dispatch:
 
     def publish(self, intents: Sequence[Intent]) -> None:
         """Publish these now. Says in the log what the broker didn't take."""
+        unconfirmed_tokens = {intent.token for intent in intents}
         try:
             there = self.declare({intent.name for intent in intents})
-            self._publish([intent for intent in intents if intent.name in there])
+            unconfirmed_tokens -= self._publish([intent for intent in intents if intent.name in there])
         except ShepherdError as error:
             logger.warning("tasks.unpublished", extra={"tasks": len(intents), "reason": str(error)})
         finally:
-            confirmed = set(self._confirmed)
-            self._in_hand -= {intent.token for intent in intents} - confirmed
+            with self._changed:
+                self._in_hand -= unconfirmed_tokens
 
-    def _publish(self, intents: Sequence[Intent]) -> None:
+    def _publish(self, intents: Sequence[Intent]) -> set[str]:
+        """Publish these, and return the tokens of those that the broker has."""
         if not intents:
-            return
+            return set()
         now = datetime.now(UTC)
         failures = self._broker.publish([intent.message(now=now) for intent in intents])
+        taken = [intent.token for intent, failure in zip(intents, failures, strict=True) if failure is None]
+        self._confirmed.extend(taken)
         for intent, failure in zip(intents, failures, strict=True):
             if failure is None:
-                self._confirmed.append(intent.token)
                 continue
             logger.warning("task.unconfirmed", extra={"task": intent.name, "reason": str(failure)})
             if isinstance(failure, QueueMissingError):
                 self._lose({intent.name}, at=now)
+        return set(taken)
 
     def confirm(self) -> None:
         """Write down which attempts the broker has; those that were answered meanwhile need no word."""
