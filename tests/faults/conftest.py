@@ -39,6 +39,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(line)
 
 
-#: Only in full: with times divided by 20 a silent worker's claim is not given up in time, by a cause not found yet. With
-#: the real times it is (`real_times.py`), and tests/integration/test_silence.py holds the rules themselves.
+#: Only in full: with times divided by 20 a silent worker's claim is not given up in time, by a cause not found yet.
+#: With the real times it is (`real_times.py`), and tests/integration/test_silence.py holds the rules themselves.
 collect_ignore = [] if is_full() else ["test_worker_dies.py"]
