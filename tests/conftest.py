@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.support.web",
     "tests.support.broker",
     "tests.support.prefect",
+    "tests.support.s3",
 ]
 
 

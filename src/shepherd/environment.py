@@ -1,6 +1,6 @@
 """The settings file that `make run` leaves for programs started by hand beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 #: Looked for in the working directory and in every folder above it.
@@ -20,6 +20,16 @@ def with_env_file(environ: Mapping[str, str], *, start: Path) -> dict[str, str]:
     if path is None or not path.is_file():
         return dict(environ)
     return {**_parse(path.read_text(encoding="utf-8")), **environ}
+
+
+def hand_on(settings: Mapping[str, str], environ: MutableMapping[str, str]) -> None:
+    """Put what a settings file says for others into the environment: clients of S3 read `AWS_…` there themselves.
+
+    For the composition root, before any thread starts.
+    """
+    for name, value in settings.items():
+        if name.startswith("AWS_"):
+            environ.setdefault(name, value)
 
 
 def _nearest(start: Path) -> Path | None:

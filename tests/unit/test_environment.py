@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from shepherd.environment import with_env_file
+from shepherd.environment import hand_on, with_env_file
 
 
 def leave(folder: Path, text: str) -> Path:
@@ -44,3 +44,11 @@ def test_another_file_can_be_named_and_none_too(tmp_path: Path) -> None:
 
     assert with_env_file({"SHEPHERD_ENV_FILE": str(other)}, start=tmp_path)["SHEPHERD_STORE"] == "other"
     assert with_env_file({"SHEPHERD_ENV_FILE": ""}, start=tmp_path) == {"SHEPHERD_ENV_FILE": ""}
+
+
+def test_what_a_client_of_s3_reads_itself_is_handed_on_below_real_variables() -> None:
+    environ = {"AWS_REGION": "real"}
+
+    hand_on({"AWS_REGION": "file", "AWS_ACCESS_KEY_ID": "file", "SHEPHERD_STORE": "s3://bucket"}, environ)
+
+    assert environ == {"AWS_REGION": "real", "AWS_ACCESS_KEY_ID": "file"}

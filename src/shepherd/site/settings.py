@@ -5,10 +5,12 @@ import secrets
 import sys
 from pathlib import Path
 
-from shepherd.environment import with_env_file
+from shepherd.environment import hand_on, with_env_file
 from shepherd.site.config import ServerConfig, database_settings
 
-SHEPHERD = ServerConfig.from_env(with_env_file(os.environ, start=Path.cwd()), folder=Path.cwd())
+_settings = with_env_file(os.environ, start=Path.cwd())
+hand_on(_settings, os.environ)
+SHEPHERD = ServerConfig.from_env(_settings, folder=Path.cwd())
 
 # Without a key of its own a process makes one up: sessions end with it, and two web processes don't share them.
 SECRET_KEY = SHEPHERD.secret_key or secrets.token_urlsafe(50)

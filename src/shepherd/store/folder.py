@@ -4,20 +4,26 @@ Plain files rather than an object-store client on purpose: a put must survive a 
 sent, which wants fsync of file and folder, and a worker's child should start no threads before its task does.
 """
 
-import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final
 from urllib.parse import unquote, urlsplit
 
-from shepherd.errors import ConfigurationError, ProtocolError, StoreUnavailableError
-from shepherd.store import key as keys
+from shepherd.errors import ConfigurationError, StoreUnavailableError
+from shepherd.store.key import checked, claimed
+from shepherd.store.port import StoredObject
+from shepherd.store.verify import Digest, chunks, compare_size
 from shepherd.wire.value import ClaimCheck
 
 _CHUNK: Final = 1024 * 1024
+_DRAFT: Final = ".part"
+#: A draft that is older belongs to a process that died.
+_LONGEST_DRAFT_S: Final = 7 * 86_400.0
+_TRIES: Final = 10
 
 
 class FolderStore:
@@ -35,43 +41,110 @@ class FolderStore:
         return self._url
 
     def put(self, source: Path | bytes, *, key: str, media_type: str) -> ClaimCheck:
-        target = self._root / keys.checked(key)
-        sha256, size = hashlib.sha256(), 0
+        target = self._root / checked(key)
+        digest = Digest()
         with _as_unavailable(f"can't write {target}"), _replacing(target) as file:
-            for chunk in _chunks(source):
-                sha256.update(chunk)
-                size += file.write(chunk)
-        return ClaimCheck(uri=f"{self._url}/{key}", sha256=sha256.hexdigest(), size=size, media_type=media_type)
+            for chunk in chunks(source, size=_CHUNK):
+                digest.update(chunk)
+                _write(file, chunk)
+        return digest.claim(f"{self._url}/{key}", media_type=media_type)
 
     def fetch(self, claim: ClaimCheck, *, into: Path) -> Path:  # noqa: ARG002  # the store's own file needs no copy
-        path = self._root / keys.claimed(claim, url=self._url)
-        with _as_unavailable(f"can't read {path}"), path.open("rb") as file:
-            _compare(claim, size=os.fstat(file.fileno()).st_size)
-            _compare(claim, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+        path = self._root / claimed(claim, url=self._url)
+        with _as_unavailable(f"can't read {path}"):
+            compare_size(claim, path.stat().st_size)
+            digest = Digest()
+            for chunk in chunks(path, size=_CHUNK):
+                digest.update(chunk)
+        digest.compare(claim)
         return path
 
     def read(self, claim: ClaimCheck) -> bytes:
-        path = self._root / keys.claimed(claim, url=self._url)
+        path = self._root / claimed(claim, url=self._url)
         with _as_unavailable(f"can't read {path}"):
+            compare_size(claim, path.stat().st_size)
             content = path.read_bytes()
-        _compare(claim, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        digest = Digest()
+        digest.update(content)
+        digest.compare(claim)
         return content
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        root = self._root / (checked(prefix) if prefix else "")
+        with _as_unavailable(f"can't list {root}"):
+            for folder, _, names in os.walk(root, onerror=_unless_gone):
+                yield from (each for name in names if (each := self._listed(Path(folder) / name)))
+
+    def delete(self, keys: Sequence[str]) -> None:
+        for path in [self._root / checked(key) for key in keys]:
+            with _as_unavailable(f"can't delete {path}"):
+                path.unlink(missing_ok=True)
+                self._tidy(path.parent)
+
+    def check(self) -> None:
+        with _as_unavailable(f"can't use the folder {self._root}"):
+            self._root.mkdir(parents=True, exist_ok=True)
+            if not os.access(self._root, os.R_OK | os.W_OK | os.X_OK):
+                raise StoreUnavailableError(f"can't use the folder {self._root}: it isn't writable for this user")
+
+    def _listed(self, path: Path) -> StoredObject | None:
+        key = path.relative_to(self._root).as_posix()
+        # Drafts are no objects, until what wrote them is surely dead.
+        with suppress(FileNotFoundError):
+            found = path.stat()
+            at = datetime.fromtimestamp(found.st_mtime, UTC)
+            if not path.name.endswith(_DRAFT) or (datetime.now(UTC) - at).total_seconds() > _LONGEST_DRAFT_S:
+                return StoredObject(key=key, size=found.st_size, modified_at=at)
+        return None
+
+    def _tidy(self, folder: Path) -> None:
+        """Remove folders that have become empty; one that isn't, or is written to again, stays."""
+        with suppress(OSError):
+            while folder != self._root:
+                folder.rmdir()
+                folder = folder.parent
+
+
+def _unless_gone(error: OSError) -> None:
+    # Nothing was put there yet, or it was removed while we looked.
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[IO[bytes]]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.parent / f".{secrets.token_hex(8)}.part"
-    try:
-        with draft.open("xb", buffering=0) as file:
-            yield file
-            os.fsync(file.fileno())
+    with _draft(target.parent) as (draft, file):
+        yield file
+        os.fsync(file.fileno())
         draft.replace(target)
+    _sync_folder(target.parent)
+
+
+@contextmanager
+def _draft(folder: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    draft = folder / f".{secrets.token_hex(8)}{_DRAFT}"
+    try:
+        with _created(draft) as file:
+            yield draft, file
     except BaseException:
         with suppress(OSError):
             draft.unlink()
         raise
-    _sync_folder(target.parent)
+
+
+def _created(draft: Path) -> IO[bytes]:
+    for _ in range(_TRIES):
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        # Whoever deletes the last object of a folder removes the folder too, and may do so in between.
+        with suppress(FileNotFoundError):
+            return draft.open("xb", buffering=0)
+    return draft.open("xb", buffering=0)
+
+
+def _write(file: IO[bytes], chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _sync_folder(folder: Path) -> None:
@@ -81,23 +154,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _chunks(source: Path | bytes) -> Iterator[memoryview]:
-    if isinstance(source, bytes):
-        yield from (memoryview(source)[start : start + _CHUNK] for start in range(0, len(source), _CHUNK))
-        return
-    buffer = memoryview(bytearray(_CHUNK))
-    with source.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            yield buffer[:count]
-
-
-def _compare(claim: ClaimCheck, *, size: int | None = None, sha256: str | None = None) -> None:
-    if size is not None and size != claim.size:
-        raise ProtocolError(f"{claim.uri} has {size} bytes, claimed were {claim.size}")
-    if sha256 is not None and sha256 != claim.sha256:
-        raise ProtocolError(f"{claim.uri} has the checksum {sha256}, claimed was {claim.sha256}")
 
 
 @contextmanager

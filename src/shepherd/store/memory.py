@@ -1,11 +1,15 @@
 """The fake that ships: a store in this process's memory, held to the same tests as the real ones."""
 
-import hashlib
+import secrets
 import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from shepherd.errors import ProtocolError, StoreUnavailableError
-from shepherd.store import key as keys
+from shepherd.errors import StoreUnavailableError
+from shepherd.store.key import checked, claimed
+from shepherd.store.port import StoredObject
+from shepherd.store.verify import Digest
 from shepherd.wire.value import ClaimCheck
 
 
@@ -14,7 +18,7 @@ class MemoryStore:
 
     def __init__(self, url: str = "memory://fake") -> None:
         self._url = url
-        self._objects: dict[str, bytes] = {}
+        self._objects: dict[str, tuple[bytes, datetime]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -22,26 +26,50 @@ class MemoryStore:
         return self._url
 
     def put(self, source: Path | bytes, *, key: str, media_type: str) -> ClaimCheck:
-        keys.checked(key)
+        checked(key)
         content = source if isinstance(source, bytes) else _content(source)
         with self._lock:
-            self._objects[key] = content
-        sha256 = hashlib.sha256(content).hexdigest()
-        return ClaimCheck(uri=f"{self._url}/{key}", sha256=sha256, size=len(content), media_type=media_type)
+            self._objects[key] = content, datetime.now(UTC)
+        return _digest(content).claim(f"{self._url}/{key}", media_type=media_type)
 
     def fetch(self, claim: ClaimCheck, *, into: Path) -> Path:
-        path = into / keys.claimed(claim, url=self._url).rpartition("/")[2]
-        path.write_bytes(self.read(claim))
+        path = into / secrets.token_hex(8) / claimed(claim, url=self._url).rpartition("/")[2]
+        content = self.read(claim)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
         return path
 
     def read(self, claim: ClaimCheck) -> bytes:
         with self._lock:
-            content = self._objects.get(keys.claimed(claim, url=self._url))
-        if content is None:
-            raise StoreUnavailableError(f"{claim.uri} isn't there")
-        if len(content) != claim.size or hashlib.sha256(content).hexdigest() != claim.sha256:
-            raise ProtocolError(f"{claim.uri} isn't what was claimed")
-        return content
+            found = self._objects.get(claimed(claim, url=self._url))
+        if found is None:
+            raise StoreUnavailableError(f"can't read {claim.uri}: it isn't there")
+        _digest(found[0]).compare(claim)
+        return found[0]
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        with self._lock:
+            found = dict(self._objects)
+        return (
+            StoredObject(key=key, size=len(content), modified_at=at)
+            for key, (content, at) in found.items()
+            if not prefix or key == prefix or key.startswith(f"{prefix.rstrip('/')}/")
+        )
+
+    def delete(self, keys: Sequence[str]) -> None:
+        wanted = [checked(key) for key in keys]
+        with self._lock:
+            for key in wanted:
+                self._objects.pop(key, None)
+
+    def check(self) -> None:
+        """It is always there."""
+
+
+def _digest(content: bytes) -> Digest:
+    digest = Digest()
+    digest.update(content)
+    return digest
 
 
 def _content(source: Path) -> bytes:

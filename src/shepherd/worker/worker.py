@@ -4,8 +4,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, Self, TypeVar, overload
 
+from shepherd.environment import hand_on, with_env_file
 from shepherd.errors import ConfigurationError, InvalidInputError
 from shepherd.worker.child import ChildSetup, serve
 from shepherd.worker.config import WorkerConfig
@@ -128,6 +130,7 @@ class Worker:
         return function
 
     def _supervise(self, arguments: Sequence[str]) -> None:
+        hand_on(with_env_file(os.environ, start=Path.cwd()), os.environ)
         try:
             config = WorkerConfig.read(
                 arguments, os.environ, default_name=self._name or script_name(), tasks=sorted(self._tasks)

@@ -55,17 +55,25 @@ def store(situation: Situation) -> Iterator[Finding]:
     url = situation.config.store_url
     try:
         opened = open_store(url)
+        opened.check()
         claim = opened.put(b"doctor", key=f"doctor-{os.getuid()}/written", media_type="text/plain")
         opened.read(claim)
     except (ShepherdError, ConfigurationError) as failure:
         yield error(
             f"the store {url} can't be written and read: {failure}",
             why="data between tasks lies there: tasks that return more than 64 KiB would fail",
-            remedy="make the folder of SHEPHERD_STORE writable for the user of this process: chown -R shepherd: FOLDER",
+            remedy=_store_remedy(url),
         )
         return
     yield ok(f"{url} can be written and read")
-    yield from _space(url)
+    if urlsplit(url).scheme == "file":
+        yield from _space(url)
+
+
+def _store_remedy(url: str) -> str:
+    if urlsplit(url).scheme == "s3":
+        return f"aws s3 ls {url}/ with the same AWS_… variables; its user needs to get, put, list and delete objects"
+    return "make the folder of SHEPHERD_STORE writable for the user of this process: chown -R shepherd: FOLDER"
 
 
 def _space(url: str) -> Iterator[Finding]:
@@ -74,7 +82,7 @@ def _space(url: str) -> Iterator[Finding]:
         yield warning(
             f"the store has {free // 1024**2} MiB left",
             why="a result that finds no room fails its task",
-            remedy=f"make room on the file system of {url}; results of old runs lie in its folder runs/",
+            remedy=f"make room on the file system of {url}, as with: python manage.py prune --older-than 30d",
         )
 
 
