@@ -12,6 +12,7 @@ from shepherd.broker.rabbitmq import RabbitBroker
 from shepherd.broker.topology import CONTROL_EXCHANGE, EXCHANGES, task_queue_spec
 from shepherd.errors import BrokerUnavailableError
 from shepherd.site.local.broker_node import BrokerNode
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
@@ -30,13 +31,17 @@ def own_broker(own_broker_node: BrokerNode) -> Iterator[RabbitBroker]:
 
 @pytest.fixture
 def proxy(broker_node: BrokerNode) -> Iterator[Proxy]:
-    with Proxy(to_port=int(broker_node.url.rstrip("/").rpartition(":")[2])) as proxy:
+    with Proxy(to_port=port_of(broker_node.url)) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def proxied(proxy: Proxy) -> Iterator[RabbitBroker]:
     yield from connected(f"amqp://guest:guest@127.0.0.1:{proxy.port}/")
+
+
+def port_of(url: str) -> int:
+    return int(url.rstrip("/").rpartition(":")[2])
 
 
 def connected(url: str) -> Iterator[RabbitBroker]:
@@ -263,6 +268,21 @@ def test_a_connection_where_nothing_echoes_is_noticed_and_replaced(proxy: Proxy,
     assert isinstance(meanwhile, BrokerUnavailableError)
     publish_until_confirmed(proxied, queue, b"after")
     take_body(from_subscription(subscription), b"after")
+
+
+def test_when_a_node_is_gone_the_next_address_is_used_at_once(broker_node: BrokerNode) -> None:
+    nobody = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
+    with Proxy(to_port=port_of(broker_node.url)) as first:
+        broker = RabbitBroker(f"{nobody},amqp://guest:guest@127.0.0.1:{first.port}/,{broker_node.url}", name="test")
+        assert broker.wait_connected(timeout_s=PATIENCE_S)
+        queue = new_queue(broker)
+        subscription = broker.subscribe(queue, prefetch=10)
+        publish_until_confirmed(broker, queue, b"by the first")
+        take_body(from_subscription(subscription), b"by the first")
+
+    publish_until_confirmed(broker, queue, b"by the next")
+    take_body(from_subscription(subscription), b"by the next")
+    broker.close()
 
 
 def test_a_broker_that_is_not_there_yet_is_waited_for(own_broker_node: BrokerNode) -> None:

@@ -32,6 +32,7 @@ from aiormq.exceptions import (
 from pamqp.header import ContentHeader
 from yarl import URL
 
+from shepherd.broker.addresses import broker_addresses
 from shepherd.broker.consumers import Listener, QueueSubscription, Standing
 from shepherd.broker.frames import Sieve
 from shepherd.broker.intakes import RotatingIntake, SingleIntake
@@ -78,10 +79,14 @@ _StandingT = TypeVar("_StandingT", bound=Standing)
 
 
 class RabbitBroker(Broker):
-    """A connection to RabbitMQ with an event loop in a thread of its own, rebuilt whenever it breaks."""
+    """A connection to RabbitMQ with an event loop in a thread of its own, rebuilt whenever it breaks.
+
+    With several addresses, of the nodes of one cluster and separated by commas, the next one is tried at once.
+    """
 
     def __init__(self, url: str, *, name: str) -> None:
-        self._url = _with_defaults(URL(url), name=name)
+        #: The next one to try comes first.
+        self._urls = deque(_with_defaults(URL(each), name=name) for each in broker_addresses(url))
         self._link: _Link | None = None
         self._linked = asyncio.Event()
         self._connected = threading.Event()
@@ -151,21 +156,28 @@ class RabbitBroker(Broker):
         return standing
 
     async def _keep_connected(self) -> None:
-        pauses, reported = backoff(*_BACKOFF_S), ""
+        pauses, failed, reported = backoff(*_BACKOFF_S), 0, set[str]()
         while True:
+            failed += 1
+            url = self._urls[0]
+            self._urls.rotate(-1)
+            address = {"address": f"{url.host}:{url.port}"}
             try:
                 async with _translated(), asyncio.timeout(_CALL_S):
-                    link = await _Link.open(self._url)
-                logger.info("broker.connected")
-                pauses, reported = backoff(*_BACKOFF_S), ""
+                    link = await _Link.open(url)
+                logger.info("broker.connected", extra=address)
+                pauses, failed, reported = backoff(*_BACKOFF_S), 0, set()
                 await self._keep(link)
             except BrokerUnavailableError as error:
                 self._trouble = str(error)
-                if reported != (reported := str(error)):
-                    logger.warning("broker.unreachable", extra={"reason": reported})
+                if self._trouble not in reported:
+                    reported.add(self._trouble)
+                    logger.warning("broker.unreachable", extra={"reason": self._trouble, **address})
             except Exception:
                 logger.exception("broker.failed")
-            await asyncio.sleep(next(pauses))
+            # At once to the next node, but not round and round.
+            if failed % len(self._urls) == 0:
+                await asyncio.sleep(next(pauses))
 
     async def _keep(self, link: "_Link") -> None:
         self._link = link

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
+from shepherd.broker.addresses import broker_addresses
 from shepherd.environment import with_env_file
 from shepherd.errors import ConfigurationError
 from shepherd.store import open_store
@@ -24,7 +24,7 @@ class WorkerConfig:
     """What a worker is told from outside."""
 
     name: str
-    #: `amqp://user:password@host:port/vhost`, or `amqps`.
+    #: `amqp://user:password@host:port/vhost`, or `amqps`; several nodes of a cluster with commas between.
     broker_url: str
     store_url: str
     #: How many tasks are executed at once, each in a process of its own.
@@ -64,8 +64,7 @@ class WorkerConfig:
         return config.checked()
 
     def checked(self) -> "WorkerConfig":
-        if urlsplit(self.broker_url).scheme not in {"amqp", "amqps"}:
-            raise ConfigurationError("SHEPHERD_BROKER_URL: must be amqp://user:password@host:port/ or amqps://…")
+        broker_addresses(self.broker_url)
         open_store(self.store_url)
         return self
 

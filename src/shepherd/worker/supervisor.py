@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
-from urllib.parse import urlsplit
 
 import shepherd
 from shepherd.broker import connect
+from shepherd.broker.addresses import hosts_of
 from shepherd.broker.port import Broker
 from shepherd.broker.topology import ALL_WORKERS_KEY, CONTROL_EXCHANGE, worker_key
 from shepherd.errors import ConfigurationError
@@ -107,8 +107,7 @@ class Supervisor:
 
     def _start(self) -> None:
         config = self._config
-        address = urlsplit(config.broker_url)
-        where = {"broker": f"{address.hostname}:{address.port or 5672}", "store": config.store_url}
+        where = {"broker": ", ".join(hosts_of(config.broker_url)), "store": config.store_url}
         logger.info("worker.starting", extra={"worker": self._worker, "slots": config.slots, **where})
         self._outbox.start()
         self._replies.look_after()

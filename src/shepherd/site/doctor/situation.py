@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from django.db import DatabaseError, InterfaceError
 
 from shepherd.broker import connect
+from shepherd.broker.addresses import broker_addresses, hosts_of, vhost_of
 from shepherd.broker.port import Broker, Comparison, ServerInfo
 from shepherd.broker.topology import EXCHANGES, REPLIES, STANDING_QUEUES, task_queue_spec
 from shepherd.errors import BrokerUnavailableError
@@ -43,27 +44,35 @@ class Situation:
     names: NamesInUse | None
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return `host:port` of each node that is named."""
+        return hosts_of(self.config.broker_url)
+
+    @property
     def address(self) -> str:
-        parts = urlsplit(self.config.broker_url)
-        return f"{parts.hostname}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"
+        return " or ".join(self.addresses)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(address.rpartition(":")[0] for address in self.addresses)
 
     @property
     def user(self) -> str:
-        return unquote(urlsplit(self.config.broker_url).username or "guest")
+        return unquote(urlsplit(self._first_url).username or "guest")
 
     @property
     def vhost(self) -> str:
-        return vhost_of(self.config.broker_url)
+        return vhost_of(self._first_url)
+
+    @property
+    def _first_url(self) -> str:
+        return broker_addresses(self.config.broker_url)[0]
 
     @property
     def ctl(self) -> str:
         """What to write before a command of `rabbitmqctl`."""
         given = self.config.broker_ctl
         return given if given not in {"", "off"} else "sudo rabbitmqctl"
-
-
-def vhost_of(url: str) -> str:
-    return unquote(urlsplit(url).path.removeprefix("/")) or "/"
 
 
 def is_loopback(host: str) -> bool:
@@ -127,7 +136,7 @@ def _facts(config: ServerConfig, server: ServerInfo | None) -> tuple[BrokerFacts
     reasons = []
     for name, source in _sources(config, server):
         try:
-            facts = source.read(vhost=vhost_of(config.broker_url))
+            facts = source.read(vhost=vhost_of(broker_addresses(config.broker_url)[0]))
         except FactsUnavailableError as error:
             reasons.append(f"{name}: {error}")
             continue
@@ -143,6 +152,6 @@ def _sources(config: ServerConfig, server: ServerInfo | None) -> Iterable[tuple[
         yield "SHEPHERD_BROKER_CTL", RabbitmqctlFacts(shlex.split(config.broker_ctl))
     if config.broker_management_url:
         yield "SHEPHERD_BROKER_MANAGEMENT_URL", ManagementFacts(config.broker_management_url)
-    is_here = is_loopback(urlsplit(config.broker_url).hostname or "")
+    is_here = all(is_loopback(address.rpartition(":")[0]) for address in hosts_of(config.broker_url))
     if not config.broker_ctl and server is not None and is_here and (found := shutil.which("rabbitmqctl")):
         yield "rabbitmqctl", RabbitmqctlFacts([found])

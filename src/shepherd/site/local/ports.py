@@ -28,7 +28,12 @@ def refuse_taken(ports: Mapping[str, Sequence[int]]) -> None:
 
 def describe_given(urls: Mapping[str, str]) -> list[str]:
     """Return a sentence for each service that is used in place of a private one; `urls` has them by their variable."""
-    return [_described(variable, url) for variable, url in urls.items()]
+    return [_described(variable, each) for variable, url in urls.items() for each in _parts(url)]
+
+
+def _parts(url: str) -> Sequence[str]:
+    # Several nodes of one broker; no other service has addresses with commas between.
+    return [each.strip() for each in url.split(",")] if url.startswith("amqp") else [url]
 
 
 def _described(variable: str, url: str) -> str:

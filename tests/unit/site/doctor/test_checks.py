@@ -15,7 +15,7 @@ from shepherd.site.doctor.checks import access, broker, queues
 from shepherd.site.doctor.examination import CHECKS
 from shepherd.site.doctor.facts import BrokerFacts, Grant, Limits, Node, Policy, Queue
 from shepherd.site.doctor.finding import Finding, Level
-from shepherd.site.doctor.situation import Situation, is_loopback, vhost_of
+from shepherd.site.doctor.situation import Situation, is_loopback
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 FACTS = BrokerFacts(
@@ -207,14 +207,6 @@ def test_a_worker_that_may_delete_queues_is_warned_of() -> None:
     grants = (*(FACTS.grants or ()), Grant(user="worker", configure=".*", write=".*", read=".*"))
 
     assert "'worker' may declare and delete" in worst(access.permissions(with_facts(grants=grants))).what
-
-
-@pytest.mark.parametrize(
-    ("url", "vhost"),
-    [("amqp://a@b", "/"), ("amqp://a@b/", "/"), ("amqp://a@b/%2f", "/"), ("amqp://a@b/pipes", "pipes")],
-)
-def test_the_virtual_host_is_read_as_the_client_reads_it(url: str, vhost: str) -> None:
-    assert vhost_of(url) == vhost
 
 
 @pytest.mark.parametrize(

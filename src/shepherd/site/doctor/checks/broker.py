@@ -28,7 +28,7 @@ def connection(situation: Situation) -> Iterator[Finding]:
         )
         return
     yield ok(f"{situation.address} answers, virtual host {situation.vhost!r}")
-    if situation.user == "guest" and not is_loopback(situation.address.rpartition(":")[0]):
+    if situation.user == "guest" and not all(is_loopback(host) for host in situation.hosts):
         yield warning(
             "Shepherd logs in as 'guest' from another machine",
             why="everybody knows its password",
@@ -169,7 +169,7 @@ def situation_remedy(situation: Situation) -> str:
     """Say how more could be seen."""
     return (
         "on the broker's machine SHEPHERD_BROKER_CTL='sudo rabbitmqctl', or SHEPHERD_BROKER_MANAGEMENT_URL="
-        f"http://USER:PASSWORD@{situation.address.rpartition(':')[0]}:15672"
+        f"http://USER:PASSWORD@{situation.hosts[0]}:15672"
     )
 
 
