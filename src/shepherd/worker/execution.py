@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 #: A task that runs longer says `started`.
 STARTED_AFTER_S: Final = 1.0
+#: How long a claim's confirm is waited for at once: until the ack the attempt is the broker's as well.
+_CONFIRM_S: Final = 0.2
 #: Between two looks whether a claim is confirmed, and between two tries where one can't be made.
 _CLAIM_LOOK_S: Final = 0.05
 _CLAIM_AGAIN_S: Final = 2.0
@@ -44,7 +47,7 @@ class Execution:
         self._limit_s = _limit_s(attempt.delivery.body)
         self._limit_at = self._began + self._limit_s
         self._is_claim_sent = False
-        self._is_claim_confirmed = False
+        self._claim_confirmed = threading.Event()
 
     def run(self) -> list[Message]:
         """Execute, and return what there is to say, the reply last; nothing for what is left to the broker."""
@@ -113,30 +116,29 @@ class Execution:
         """
         if self._attempt.is_claimed:
             return math.inf
-        if self._is_claim_confirmed:
-            self._attempt.is_claimed = True
-            self._intake.ack(self._attempt.delivery)
-            logger.info("task.claimed", extra={"token": self._attempt.token})
-            return math.inf
-        if not self._is_claim_sent:
-            return self._send_claim()
-        return _CLAIM_LOOK_S
+        if not self._is_claim_sent and not self._send_claim():
+            return _CLAIM_AGAIN_S
+        if not self._claim_confirmed.is_set():
+            return _CLAIM_LOOK_S
+        self._attempt.is_claimed = True
+        self._intake.ack(self._attempt.delivery)
+        logger.info("task.claimed", extra={"token": self._attempt.token})
+        return math.inf
 
-    def _send_claim(self) -> float:
+    def _send_claim(self) -> bool:
         self._around.replies.look_after()
         if self._around.replies.trouble:
             # The broker stays responsible: a reply that can't be kept mustn't be promised.
-            return _CLAIM_AGAIN_S
+            return False
         try:
             self._intake.pause()
         except BrokerUnavailableError:
-            return _CLAIM_AGAIN_S
+            return False
         self._is_claim_sent = True
-        self._around.outbox.post([claimed(self._attempt, worker=self._around.worker)], on_confirmed=self._note_confirm)
-        return _CLAIM_LOOK_S
-
-    def _note_confirm(self) -> None:
-        self._is_claim_confirmed = True
+        message = claimed(self._attempt, worker=self._around.worker)
+        self._around.outbox.post([message], on_confirmed=self._claim_confirmed.set)
+        self._claim_confirmed.wait(_CONFIRM_S)
+        return True
 
     def _given_up(self) -> Message:
         error = TaskError(code="worker_stopped", message="the worker was told twice to end")

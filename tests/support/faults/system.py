@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from shepherd.broker.topology import REPLIES
+from shepherd.broker.topology import REPLIES, task_queue
 from shepherd.site.local.programs import broker_node
 from tests.support.faults.checker import Findings, check
 from tests.support.faults.injected import Injected
@@ -32,6 +33,11 @@ PROJECTS = ROOT / "tests" / "faults" / "projects"
 #: With an underline, so that no system starts it unasked.
 WORKER_FILE = PROJECTS / "plain" / "workers" / "_plain.py"
 _EMPTY_S = 60.0
+_UNACKED = (
+    '{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
+    "{{ok, {{_, Count}}, _}} = ra:local_query(amqqueue:get_pid(Queue), fun rabbit_fifo:query_messages_checked_out/1), "
+    "Count."
+)
 
 
 class FaultSystem(SubmittedRuns):
@@ -118,6 +124,20 @@ class FaultSystem(SubmittedRuns):
             return all(re.search(rf"\b{re.escape(worker)}@", shown) for worker in workers)
 
         wait_until(serving, timeout_s=timeout_s, what=f"{workers} in the catalogue")
+
+    def wait_claimed(self, run: Mapping[str, Any], *, no: int = 1, timeout_s: float = 60.0) -> None:
+        """Return when a worker has taken that attempt over, and the broker has none of its name unacked any more.
+
+        Between the two both are responsible: what dies then may cost an execution more (row 4).
+        """
+        super().wait_claimed(run, no=no, timeout_s=timeout_s)
+        names = [task["name"] for task in self.run(run)["tasks"] if task["status"] == "running"]
+        wait_until(lambda: not sum(map(self.unacked, names)), timeout_s=timeout_s, what=f"the acks of {names}")
+
+    def unacked(self, name: str) -> int:
+        """Return how many deliveries of a task's name are unacked: asked of the queue, whose counters come late."""
+        told = self.broker.ctl("eval", _UNACKED.format(queue=task_queue(name)))
+        return int(told)
 
     # What is so at the end.
 
