@@ -121,7 +121,7 @@ def test_a_flow_that_cannot_be_imported_fails_its_runs_with_the_reason(fault: st
     engine = Engine(leads=LEADS)
     run = engine.accept("scrape")
 
-    assert Publishers(flow_file.parent.parent).names(PROJECT) is None
+    assert Publishers(flow_file.parent.parent).names(PROJECT, wait_s=20) is None
     engine.relay.start()
     drive(engine, flow_file, lambda: until(run, ["failed", "pending"]))
 

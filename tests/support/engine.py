@@ -17,6 +17,7 @@ from shepherd.domain.pipeline import PipelineSpec, TaskSpec
 from shepherd.pipelines.acceptance import accept
 from shepherd.pipelines.intents import Intent
 from shepherd.pipelines.models import Attempt, Run, Task
+from shepherd.pipelines.starting import Leads
 from shepherd.publisher.dead_letters import take_dead_letters
 from shepherd.publisher.dispatch import Dispatch
 from shepherd.publisher.hearing import hear_beats
@@ -68,14 +69,19 @@ class Heard:
 class Engine:
     """A relay with its broker, and what a test does beside it."""
 
-    def __init__(self, *, leads: frozenset[str] = frozenset(), draw: float = 0.5) -> None:
+    def __init__(self, *, leads: frozenset[str] | Leads = frozenset(), draw: float = 0.5) -> None:
         self.broker = MemoryBroker()
         self.broker.declare(exchanges=EXCHANGES, queues=STANDING_QUEUES)
         self.clock = Clock()
         self.heard = Heard()
         self.dispatch = Dispatch(self.broker)
         self.relay = Relay(
-            self.broker, self.heard, leads=lambda _: leads, send=self._publish, draw=lambda: draw, clock=self.clock
+            self.broker,
+            self.heard,
+            leads=leads if callable(leads) else lambda _: leads,
+            send=self._publish,
+            draw=lambda: draw,
+            clock=self.clock,
         )
         self.replies = self.broker.subscribe(REPLIES, prefetch=100)
         self.withdrawing = Withdrawing(self.broker)
@@ -92,6 +98,7 @@ class Engine:
         data_url: str = "",
         contexts: dict[str, Any] | None = None,
         policy: dict[str, Any] | None = None,
+        project: str = PROJECT,
     ) -> Run:
         """Accept a run of these tasks, all with one policy."""
         tasks = tuple(
@@ -104,7 +111,7 @@ class Engine:
             )
             for number, name in enumerate(names, start=1)
         )
-        spec = PipelineSpec(pipeline_name="p", data_url=data_url, project=PROJECT, tasks=tasks)
+        spec = PipelineSpec(pipeline_name="p", data_url=data_url, project=project, tasks=tasks)
         user, _ = User.objects.get_or_create(username="ana")
         return accept(spec, by=user, now=self.clock()).run
 

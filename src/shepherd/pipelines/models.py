@@ -48,7 +48,7 @@ class Run(models.Model):
     prefect_flow_run_id = models.UUIDField(null=True)
     #: `waiting`, `open`, `done`, or `absent` where Prefect didn't follow.
     prefect_state = models.CharField(max_length=10, default="waiting")
-    #: Why Prefect didn't follow; empty otherwise.
+    #: Why Prefect doesn't follow, or why a flow can't be had yet; empty otherwise.
     prefect_note = models.TextField(blank=True)
 
     class Meta:

@@ -23,7 +23,13 @@ _NOTHING: Final = sql.document(NOTHING)
 
 _NOT_PAUSED: Final = "project NOT IN (SELECT project FROM pipelines_pause)"
 
+
+class UndecidedError(Exception):
+    """Nobody can say yet who publishes a project's tasks; the text is the reason, empty if it isn't worth telling."""
+
+
 #: Returns the names of a project's tasks that have a publisher of their own; None where only its flow can say so.
+#: Must not wait, as all projects would: raises `UndecidedError` instead.
 Leads = Callable[[str], Collection[str] | None]
 
 
@@ -32,8 +38,8 @@ def start(*, leads: Leads, is_followed: bool, limit: int, now: datetime) -> Move
 
     `is_followed` says whether Prefect will be told of them.
     """
-    # Outside of the transaction: a project's flow may take seconds to import.
-    led = {row["project"]: leads(row["project"]) for row in _accepted_projects()}
+    # Outside of the transaction: it is the project's own code that answers.
+    led = _decided([row["project"] for row in _accepted_projects()], leads)
     if not led:
         return Moved()
     with transaction.atomic():
@@ -44,6 +50,27 @@ def start(*, leads: Leads, is_followed: bool, limit: int, now: datetime) -> Move
             [RunStatus.ACCEPTED, *led],
         )
         return _begin(runs, led, is_followed=is_followed, now=now) if runs else Moved()
+
+
+def _decided(projects: Sequence[str], leads: Leads) -> dict[str, Collection[str] | None]:
+    """Return who leads what, by project; runs of those of which that can't be said yet say why they wait."""
+    decided: dict[str, Collection[str] | None] = {}
+    for project in projects:
+        try:
+            decided[project] = leads(project)
+        except UndecidedError as error:
+            _say_undecided(project, str(error))
+    return decided
+
+
+def _say_undecided(project: str, reason: str) -> None:
+    if reason:
+        # Said once; when it starts, a run's note becomes another one.
+        sql.execute(
+            """UPDATE pipelines_run SET prefect_note = %s
+               WHERE status = %s AND project = %s AND prefect_note <> %s""",
+            [reason, RunStatus.ACCEPTED, project, reason],
+        )
 
 
 def _accepted_projects() -> list[dict[str, Any]]:

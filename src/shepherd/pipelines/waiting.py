@@ -117,7 +117,7 @@ def _reason(run: Run, task: Task | None, known: _Known) -> str | None:
 def _accepted_reason(run: Run, known: _Known) -> str:
     pause = known.pauses.get(run.project)
     if pause is None:
-        return "Waiting for the Task Publisher to start it."
+        return run.prefect_note or "Waiting for the Task Publisher to start it."
     why = f": {pause.reason}" if pause.reason else ""
     return f"Project {run.project!r} has been paused by {pause.by} since {_at(pause.at)}{_ended(why)}"
 

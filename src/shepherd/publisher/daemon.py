@@ -101,7 +101,9 @@ class Daemon:
     def __init__(self, config: PublisherConfig) -> None:
         self._config = config
         self._broker = connect(config.broker_url, name="task publisher")
-        publishers = Publishers(config.projects_folder)
+        self._woken = threading.Event()
+        self._woken.set()
+        publishers = Publishers(config.projects_folder, on_imported=self._woken.set)
         store = open_store(config.store_url)
         self._dispatch = Dispatch(self._broker)
         self._pace = Pace()
@@ -115,8 +117,6 @@ class Daemon:
         )
         self._driver = Driver(config.driver, self._relay, publishers, store, owner=config.owner)
         self._fetching = Fetching(self._relay, Downloader(store, allow=config.data_url_allow))
-        self._woken = threading.Event()
-        self._woken.set()
         self._replies = self._broker.subscribe(REPLIES, prefetch=hearing.REPLIES_AT_ONCE)
         self._beats = self._broker.subscribe(BEATS, prefetch=hearing.AT_ONCE)
         self._logs = self._broker.subscribe(LOGS, prefetch=hearing.AT_ONCE)

@@ -14,6 +14,7 @@ from uuid import UUID
 from shepherd.errors import TaskFailedError
 from shepherd.pipelines.models import Run
 from shepherd.pipelines.ownership import Owner
+from shepherd.pipelines.starting import UndecidedError
 from shepherd.publisher import following
 from shepherd.publisher.outcomes import Database, Outcomes
 from shepherd.publisher.plain import call_publisher, plain_step, without_slot
@@ -234,6 +235,11 @@ class Work:
         while True:
             try:
                 return await asyncio.to_thread(self._publishers.of, project)
+            except UndecidedError as error:
+                if str(error):
+                    await self._services.database.call(following.note, str(error), run_number=number)
+                await asyncio.sleep(self._config.look_every.total_seconds())
+                continue
             except BrokenFlowError as error:
                 message = f"the flow.py of {project!r} can't be imported: {error.reason}"
                 fault = TaskError(code=error.code, message=message, traceback=str(error))

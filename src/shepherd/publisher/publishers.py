@@ -4,16 +4,21 @@ import importlib.util
 import inspect
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from shepherd.errors import ShepherdError
 from shepherd.names import is_task_name
 from shepherd.pipelines.projects import known_projects
+from shepherd.pipelines.starting import UndecidedError
+
+#: An import that takes longer is worth a sentence; Prefect itself takes two or three.
+_PATIENCE_S: Final = 5.0
 
 
 class BrokenFlowError(ShepherdError):
@@ -29,56 +34,107 @@ class BrokenFlowError(ShepherdError):
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    modified_ns: int
     publishers: Mapping[str, Any]
     broken: str = ""
 
 
-class Publishers:
-    """All projects' publishers. Files are imported at first need, and again when they have changed."""
+class _Import:
+    """One version of a flow.py on its way in, in a thread of its own: what hangs there can't be ended, only left."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, path: Path, modified_ns: int, *, on_ended: Callable[[], None], patience_s: float) -> None:
+        self.modified_ns = modified_ns
+        self._path = path
+        self._on_ended = on_ended
+        self._patience_s = patience_s
+        self._began = time.monotonic()
+        self._loaded: _Loaded | None = None
+        self._is_ended = threading.Event()
+        # A daemon, so that the process can end without it.
+        threading.Thread(target=self._run, name=f"import-{path.parent.name}", daemon=True).start()
+
+    def _run(self) -> None:
+        self._loaded = _load(self._path)
+        self._is_ended.set()
+        self._on_ended()
+
+    def result(self, project: str, *, wait_s: float) -> _Loaded:
+        self._is_ended.wait(wait_s)
+        if self._loaded is None:
+            raise UndecidedError(self._reason(project))
+        return self._loaded
+
+    def _reason(self, project: str) -> str:
+        if time.monotonic() - self._began < self._patience_s:
+            return ""
+        return (
+            f"The flow.py of project {project!r} takes long to import: what needs its publishers goes on when that "
+            "ends, or once the file has been mended."
+        )
+
+
+class Publishers:
+    """All projects' publishers. Files are imported at first need, and again when they have changed.
+
+    Importing never keeps a caller waiting for longer than it wants to.
+    """
+
+    def __init__(
+        self, folder: Path, *, on_imported: Callable[[], None] = lambda: None, patience_s: float = _PATIENCE_S
+    ) -> None:
+        """`on_imported` is called, from any thread, whenever a file has been imported; it must not block."""
         self._folder = folder
-        self._loaded: dict[Path, _Loaded] = {}
+        self._on_imported = on_imported
+        self._patience_s = patience_s
+        self._imports: dict[Path, _Import] = {}
         self._lock = threading.Lock()
 
-    def names(self, project: str) -> frozenset[str] | None:
-        """Return which tasks of a project have a publisher of their own; None if its flow.py can't say so."""
+    def names(self, project: str, *, wait_s: float = 0.0) -> frozenset[str] | None:
+        """Return which tasks of a project have a publisher of their own; None if its flow.py can't say so.
+
+        Raises:
+            UndecidedError: As in `of`.
+        """
         try:
-            return frozenset(self.of(project))
+            return frozenset(self.of(project, wait_s=wait_s))
         except BrokenFlowError:
             return None
 
-    def of(self, project: str) -> Mapping[str, Any]:
+    def of(self, project: str, *, wait_s: float = 0.0) -> Mapping[str, Any]:
         """Return a project's publishers (Prefect tasks) by name; none where it has no flow.py.
 
         Raises:
             BrokenFlowError: Its flow.py raises when it is imported.
+            UndecidedError: It isn't imported yet. Ask again, when `on_imported` was called or later.
         """
         path = self._flow_file(project)
         if path is None:
             return {}
-        with self._lock:
-            modified_ns = path.stat().st_mtime_ns
-            loaded = self._loaded.get(path)
-            if loaded is None or loaded.modified_ns != modified_ns:
-                loaded = self._loaded[path] = _load(path, modified_ns)
+        loaded = self._import(path).result(project, wait_s=wait_s)
         if loaded.broken:
             raise BrokenFlowError(loaded.broken)
         return loaded.publishers
+
+    def _import(self, path: Path) -> _Import:
+        modified_ns = path.stat().st_mtime_ns
+        with self._lock:
+            found = self._imports.get(path)
+            if found is None or found.modified_ns != modified_ns:
+                found = self._imports[path] = _Import(
+                    path, modified_ns, on_ended=self._on_imported, patience_s=self._patience_s
+                )
+        return found
 
     def _flow_file(self, project: str) -> Path | None:
         found = known_projects(self._folder).get(project)
         return found.flow_file if found else None
 
 
-def _load(path: Path, modified_ns: int) -> _Loaded:
+def _load(path: Path) -> _Loaded:
     try:
-        module = _import(path)
+        return _Loaded(dict(_defined_in(_import(path))))
     # The edge to a project's own code: whatever it raises is its runs' error.
     except (Exception, SystemExit):  # noqa: BLE001
-        return _Loaded(modified_ns, {}, broken=traceback.format_exc())
-    return _Loaded(modified_ns, dict(_defined_in(module)))
+        return _Loaded({}, broken=traceback.format_exc())
 
 
 def _import(path: Path) -> ModuleType:

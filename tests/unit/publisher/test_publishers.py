@@ -27,7 +27,7 @@ def test_a_flow_file_that_cannot_be_imported_says_why_in_one_line(
     flow_file.write_text(text)
 
     with pytest.raises(BrokenFlowError) as refused:
-        Publishers(tmp_path).of("steps")
+        Publishers(tmp_path).of("steps", wait_s=20)
 
     assert refused.value.reason == reason
     assert str(refused.value).startswith("Traceback")
