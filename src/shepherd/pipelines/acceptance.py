@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 
 from shepherd.domain.pipeline import PipelineSpec, TaskSpec
 from shepherd.domain.policy import merged
+from shepherd.domain.references import reference_faults, steps_of
 from shepherd.domain.status import RunStatus
 from shepherd.errors import ConflictError, Fault, InvalidInputError
 from shepherd.pipelines import wakeup
@@ -119,7 +120,9 @@ class _Checked:
 
 def _check(spec: PipelineSpec, *, now: datetime) -> _Checked:
     offers = announced({task.name for task in spec.tasks}, now=now)
-    faults, warnings = check_contexts(spec.tasks, {name: offer.schemas for name, offer in offers.items()})
+    faults = reference_faults(enumerate(spec.tasks), steps=steps_of(spec.tasks))
+    unfit, warnings = check_contexts(spec.tasks, {name: offer.schemas for name, offer in offers.items()})
+    faults += unfit
     stated = _project(spec.project, faults)
     if faults:
         raise InvalidInputError(faults)

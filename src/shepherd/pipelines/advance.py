@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from shepherd.domain.status import RunStatus
+from shepherd.domain.status import RunStatus, TaskStatus
 from shepherd.pipelines import sql
 from shepherd.pipelines.changes import Change, write_changes
+from shepherd.pipelines.filling import filled
 from shepherd.pipelines.intents import Intent, NextTask, open_attempts
+from shepherd.wire import strict_json
+from shepherd.wire.envelope import TaskError
 
 #: Who stands behind a change that nobody asked for by name.
 PUBLISHER: Final = "task publisher"
@@ -54,7 +57,29 @@ def open_tasks(tasks: Sequence[tuple[Mapping[str, Any], str]], moved: Moved, *, 
     """Open an attempt for each task (a row of `TASKS`, and the JSON text of its input) that no publisher leads."""
     moved.led_runs += [row["run_number"] for row, _ in tasks if row["is_led"]]
     unled = [NextTask(row, row["context"], data) for row, data in tasks if not row["is_led"]]
-    moved.intents += open_attempts(unled, now=now, by=PUBLISHER)
+    open_next(unled, moved, now=now)
+
+
+def open_next(tasks: Sequence[NextTask], moved: Moved, *, now: datetime) -> None:
+    """Open an attempt for each pending task, with its context filled in; one that can't be filled in fails."""
+    ready, unfit = filled(tasks, now=now)
+    moved.intents += open_attempts(ready, now=now, by=PUBLISHER)
+    _refuse(unfit, moved, now=now)
+
+
+def _refuse(tasks: Sequence[tuple[Mapping[str, Any], TaskError]], moved: Moved, *, now: datetime) -> None:
+    """End tasks that can't be published, and their runs. No retry: the same results would give the same context."""
+    sql.execute_many(
+        "UPDATE pipelines_task SET status = 'failed', error = %s, finished_at = %s, retry_at = NULL WHERE number = %s",
+        [(strict_json.dumps(error.to_wire()), sql.time(now), row["task_number"]) for row, error in tasks],
+    )
+    changes = []
+    for row, error in tasks:
+        numbers = (row["run_number"], row["task_number"], row["task_attempt_no"] or None)
+        changes.append(Change(*numbers, row["task_status"], TaskStatus.FAILED, PUBLISHER, error.message))
+    write_changes(changes, at=now)
+    moved.ended_tasks += [row["task_number"] for row, _ in tasks]
+    end_runs([row["run_number"] for row, _ in tasks], RunStatus.FAILED, now=now)
 
 
 def end_runs(numbers: Sequence[int], status: RunStatus, *, now: datetime) -> None:

@@ -17,7 +17,8 @@ from pydantic_core import SchemaError, SchemaValidator, core_schema
 from referencing import Registry
 
 from shepherd.domain.pipeline import TaskSpec
-from shepherd.errors import Fault
+from shepherd.errors import Fault, InvalidInputError
+from shepherd.pipelines.stand_ins import for_check, lenient, shown
 from shepherd.wire.strict_json import join
 
 #: Characters; pydantic's schema of a large form has a tenth of it.
@@ -48,31 +49,42 @@ def check_contexts(
     `announced` has, for each name that was ever announced, the texts of its schemas, the newest first: a context that
     fits one of them is accepted; the faults told are those against the newest.
     """
-    faults: list[Fault] = []
-    warnings: list[Fault] = []
+    checked = checked_contexts(tasks, announced)
+    return [fault for faults, _ in checked for fault in faults], [fault for _, warned in checked for fault in warned]
+
+
+def checked_contexts(
+    tasks: Sequence[TaskSpec], announced: Mapping[str, Sequence[str]]
+) -> list[tuple[list[Fault], list[Fault]]]:
+    """Return the faults and the warnings of each task's context, for all that they may cost together."""
     token = _steps_left.set([_STEPS])
     try:
-        for task in tasks:
-            schemas = announced.get(task.name)
-            if schemas is None:
-                reason = f"no worker has ever announced {task.name!r}: the task waits until one does"
-                warnings.append(Fault(f"{task.path}.name", reason))
-                continue
-            try:
-                faults += _faults(task, schemas)
-            except _UncheckableError as error:
-                warnings.append(Fault(task.context_path, f"was not checked: the schema of {task.name!r} {error}"))
+        return [_checked(task, announced.get(task.name)) for task in tasks]
     finally:
         _steps_left.reset(token)
-    return faults, warnings
+
+
+def _checked(task: TaskSpec, schemas: Sequence[str] | None) -> tuple[list[Fault], list[Fault]]:
+    if schemas is None:
+        reason = f"no worker has ever announced {task.name!r}: the task waits until one does"
+        return [], [Fault(f"{task.path}.name", reason)]
+    try:
+        return _faults(task, schemas), []
+    except _UncheckableError as error:
+        return [], [Fault(task.context_path, f"was not checked: the schema of {task.name!r} {error}")]
 
 
 def _faults(task: TaskSpec, schemas: Sequence[str]) -> list[Fault]:
     # Any that can't be checked may be the one that takes it, so it is asked last and then raises.
     usable, unusable = [], None
+    try:
+        context, is_exact = for_check(task.context)
+    except InvalidInputError:
+        # What can't be understood is told by `domain.references`.
+        return []
     for text in schemas:
         try:
-            usable.append(_errors(text, task.context))
+            usable.append(_errors(text, context, is_exact=is_exact))
         except _UncheckableError as error:
             unusable = error
             continue
@@ -84,9 +96,9 @@ def _faults(task: TaskSpec, schemas: Sequence[str]) -> list[Fault]:
     return list(dict.fromkeys(fault for error in usable[0] for fault in _told(error, path=path)))[:_FAULTS_TOLD]
 
 
-def _errors(schema_text: str, context: dict[str, Any]) -> list[ValidationError]:
+def _errors(schema_text: str, context: Any, *, is_exact: bool) -> list[ValidationError]:
     try:
-        return list(islice(_validator(schema_text).iter_errors(context), _FAULTS_TOLD))
+        return list(islice(_validator(schema_text, is_exact=is_exact).iter_errors(context), _FAULTS_TOLD))
     except _UncheckableError:
         raise
     # A stranger's schema, run by an interpreter of schemas: recursion without end, numbers out of range, references
@@ -96,7 +108,7 @@ def _errors(schema_text: str, context: dict[str, Any]) -> list[ValidationError]:
 
 
 @lru_cache(maxsize=512)
-def _validator(schema_text: str) -> Any:
+def _validator(schema_text: str, *, is_exact: bool) -> Any:
     if len(schema_text) > _SCHEMA_LIMIT:
         raise _UncheckableError(f"has more than {_SCHEMA_LIMIT} characters")
     schema = json.loads(schema_text)
@@ -107,7 +119,7 @@ def _validator(schema_text: str) -> Any:
     except jsonschema.SchemaError as error:
         raise _UncheckableError(f"is no JSON Schema: {error.message[:_REASON_LIMIT]}") from None
     # A registry of its own: the library's default one fetches what a `$ref` names over the network.
-    return _Validator(schema, registry=Registry())
+    return (_Validator if is_exact else _LenientValidator)(schema, registry=Registry())
 
 
 def _keys(schema: Any) -> Iterator[str]:
@@ -166,16 +178,13 @@ def _unique_items(validator: Any, is_wanted: bool, instance: Any, _schema: Any) 
         yield ValidationError("has an item more than once")
 
 
+_KEYWORDS: Final = {**Draft202012Validator.VALIDATORS, "pattern": _pattern, "uniqueItems": _unique_items}
 _Validator: Any = jsonschema.validators.extend(
-    Draft202012Validator,
-    {
-        name: _counted(keyword)
-        for name, keyword in {
-            **Draft202012Validator.VALIDATORS,
-            "pattern": _pattern,
-            "uniqueItems": _unique_items,
-        }.items()
-    },
+    Draft202012Validator, {name: _counted(keyword) for name, keyword in _KEYWORDS.items()}
+)
+#: For contexts of which a part isn't known yet: what may fit is taken.
+_LenientValidator: Any = jsonschema.validators.extend(
+    Draft202012Validator, {name: _counted(lenient(name, keyword)) for name, keyword in _KEYWORDS.items()}
 )
 
 
@@ -204,5 +213,5 @@ def _reason(error: ValidationError) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = shown(value)
     return text if len(text) <= 100 else f"{text[:100]}…"

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from shepherd.domain.pipeline import TaskSpec
+from shepherd.domain.references import Step, reference_faults
 from shepherd.domain.status import TaskStatus
 from shepherd.errors import Fault, InvalidInputError
 from shepherd.pipelines.announced import announced
@@ -57,6 +58,7 @@ def corrected_tasks(
     names = {spec.name for spec in specs.values()}
     schemas = {name: offer.schemas for name, offer in announced(names, now=now).items()} if names else {}
     unfit, _ = check_contexts(list(specs.values()), schemas)
+    faults += reference_faults(specs.items(), steps=[Step(task.position, task.order_no, task.name) for task in tasks])
     if faults or unfit:
         raise InvalidInputError([*faults, *unfit])
     return {position: spec.context for position, spec in specs.items()}

@@ -12,9 +12,9 @@ from django.db import transaction
 from shepherd.domain.policy import LONGEST_PAUSE
 from shepherd.domain.status import AttemptStatus
 from shepherd.pipelines import sql
-from shepherd.pipelines.advance import ATTEMPTS, PUBLISHER, TASKS, Moved
+from shepherd.pipelines.advance import ATTEMPTS, TASKS, Moved, open_next
 from shepherd.pipelines.inputs import input_of
-from shepherd.pipelines.intents import NextTask, open_attempts
+from shepherd.pipelines.intents import NextTask
 from shepherd.pipelines.setbacks import Draw, Setback, record_setbacks
 from shepherd.wire.envelope import TaskError
 
@@ -32,7 +32,9 @@ def open_retries(*, now: datetime) -> Moved:
                 ORDER BY t.number LIMIT {_AT_ONCE} {sql.for_update(of="r, t", skip_locked=True)}""",
             [sql.time(now), sql.time(now + LONGEST_PAUSE)],
         )
-        return Moved(intents=open_attempts([_next(row) for row in due], now=now, by=PUBLISHER))
+        moved = Moved()
+        open_next([_next(row) for row in due], moved, now=now)
+        return moved
 
 
 def _next(row: Mapping[str, Any]) -> NextTask:

@@ -10,10 +10,11 @@ from shepherd.broker.port import LARGEST_MESSAGE
 from shepherd.domain.status import RunStatus, TaskStatus
 from shepherd.errors import InvalidInputError
 from shepherd.pipelines import sql
-from shepherd.pipelines.advance import PUBLISHER, TASKS, Moved, open_tasks, run_changes
+from shepherd.pipelines.advance import PUBLISHER, TASKS, Moved, open_next, open_tasks, run_changes
 from shepherd.pipelines.changes import Change, write_changes
+from shepherd.pipelines.filling import filled
 from shepherd.pipelines.inputs import input_of
-from shepherd.pipelines.intents import Intent, NextTask, open_attempts
+from shepherd.pipelines.intents import NextTask
 from shepherd.pipelines.withdrawn import withdraw
 from shepherd.wire import strict_json
 from shepherd.wire.envelope import TaskError
@@ -125,26 +126,36 @@ def open_attempt(
     data: Value | None,
     epoch: int | None = None,
     now: datetime,
-) -> Intent | None:
+) -> Moved:
     """Open a pending task's first attempt, with another context or input than its own if given.
 
-    Returns None when there is nothing to publish: it was published before, its run has ended, or a Task Publisher
-    later than that of `epoch` drives it.
+    Moves nothing when there is nothing to publish: it was published before, its run has ended, or a Task Publisher
+    later than that of `epoch` drives it. Fails the task when its context refers to what isn't there.
 
     Raises:
         InvalidInputError: They are more than a message may hold. Nothing was opened.
     """
+    moved = Moved()
     with transaction.atomic():
         task = _pending_task(task_number, epoch=epoch)
         if task is None:
-            return None
+            return moved
         own_data = sql.document(data) if data is not None else input_of(task)
         own_context = strict_json.dumps(context) if context is not None else task["context"]
-        [intent] = open_attempts([NextTask(task, own_context, own_data)], now=now, by=PUBLISHER)
-        # Later than this nobody could be told: it would wait for ever for a broker that takes it.
-        if (size := len(intent.message(now=now).body)) > LARGEST_MESSAGE:
-            raise InvalidInputError.at("context", f"makes a message of {size} bytes; at most {LARGEST_MESSAGE} travel")
-        return intent
+        open_next([NextTask(task, own_context, own_data)], moved, now=now)
+        for intent in moved.intents:
+            # Later than this nobody could be told: it would wait for ever for a broker that takes it.
+            if (size := len(intent.message(now=now).body)) > LARGEST_MESSAGE:
+                reason = f"makes a message of {size} bytes; at most {LARGEST_MESSAGE} travel"
+                raise InvalidInputError.at("context", reason)
+    return moved
+
+
+def context_of(task_number: int, *, now: datetime) -> dict[str, Any] | TaskError:
+    """Return the context of a task with what it refers to filled in, or why that can't be."""
+    [row] = sql.rows(f"{TASKS} WHERE t.number = %s", [task_number])
+    ready, unfit = filled([NextTask(row, row["context"], _NOTHING)], now=now)
+    return unfit[0][1] if unfit else dict(strict_json.loads(ready[0].context))
 
 
 def fail(

@@ -95,9 +95,11 @@ class Relay:
         A task that was published before, by whomever, is left as it is: whoever comes first publishes. So is one whose
         run a Task Publisher later than that of `epoch` drives.
         """
-        intent = starting.open_attempt(task_number, context=context, data=data, epoch=epoch, now=self._clock())
-        if intent is not None:
-            self._send([intent])
+        self._go_on(starting.open_attempt(task_number, context=context, data=data, epoch=epoch, now=self._clock()))
+
+    def context_of(self, task_number: int) -> dict[str, Any] | TaskError:
+        """Return the context that a task is published with, or why it can't be."""
+        return starting.context_of(task_number, now=self._clock())
 
     def fail(
         self, run_number: int, error: TaskError, *, task_number: int | None = None, epoch: int | None = None

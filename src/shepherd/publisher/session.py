@@ -215,7 +215,11 @@ class Session:
 
     async def _lead(self, task: TaskObject) -> None:
         """Call a publisher; what it does wrong ends the run, with the reason."""
-        context = dict(task.context)
+        context = await self._services.database.insist(self._services.relay.context_of, task.number)
+        if isinstance(context, TaskError):
+            await self._fail(task, context.code, context.message)
+            return
+        task.context = dict(context)
         try:
             await self._services.call_publisher(task.publisher, context, self.pipeline, task)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # The edge to a project's own code.
