@@ -22,9 +22,9 @@ demo: ## Start everything, run one real pipeline, show what it did, stop everyth
 	$(BOOTSTRAP) run
 	@$(PYTHON) -m shepherd.site.local demo
 
-test: ## Run the whole test suite, with services of its own; PYTEST="-k word" passes options on
+test: ## Run the whole test suite, with services of its own; PYTEST="-k word" passes options on, JOBS=1 takes turns
 	$(BOOTSTRAP) test
-	$(PYTHON) -m pytest $(PYTEST)
+	$(PYTHON) -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile $(PYTEST)
 
 chaos: ## Kill everything at random, with real times: SEED=n ROUNDS=200 MINUTES=90, LONG=1 for rows of 40 minutes
 	$(BOOTSTRAP) test

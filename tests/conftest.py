@@ -3,7 +3,9 @@
 import os
 
 import django
+import pytest
 
+from tests.support import closing
 from tests.support.folders import TEST_FOLDER
 
 pytest_plugins = [
@@ -37,3 +39,16 @@ def _isolate(environ: os._Environ[str]) -> None:
 
 _isolate(os.environ)
 django.setup()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        closing.forget_all()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for section, lines in (("model", closing.left("model")), ("faults", sorted(closing.left("faults")))):
+        if lines:
+            terminalreporter.section(section)
+            for line in lines:
+                terminalreporter.write_line(line)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.faults import report
 from tests.support.faults.system import FaultSystem, fault_system
 from tests.support.faults.thoroughness import is_full
 
@@ -24,19 +23,6 @@ def faulty(shared_system: FaultSystem) -> FaultSystem:
     ours.system.start()
     ours.system.wait_ready()
     return ours
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _new_report() -> None:
-    report.FILE.unlink(missing_ok=True)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    lines = list(report.reported())
-    if lines:
-        terminalreporter.section("faults")
-        for line in lines:
-            terminalreporter.write_line(line)
 
 
 #: Only in full: with times divided by 20 a silent worker's claim is not given up in time, by a cause not found yet.

@@ -1,25 +1,19 @@
-"""Prints at the end what the model explored, whatever else is printed."""
+"""Leaves what the model explored for the end of the test run."""
 
 from collections.abc import Callable
 
 import pytest
 
 from tests.model.model import Report
-
-_PRINTED = pytest.StashKey[list[Report]]()
+from tests.support import closing
 
 
 @pytest.fixture
-def printed(pytestconfig: pytest.Config) -> Callable[[Report], Report]:
+def printed() -> Callable[[Report], Report]:
     """Has a report printed at the end, and returns it."""
 
     def note(report: Report) -> Report:
-        pytestconfig.stash.setdefault(_PRINTED, []).append(report)
+        closing.leave("model", f"model: {report}")
         return report
 
     return note
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for report in config.stash.get(_PRINTED, []):
-        terminalreporter.write_line(f"model: {report}")

@@ -8,9 +8,8 @@ from tempfile import mkdtemp
 import pytest
 
 from shepherd.site.local.broker_node import BrokerNode
+from tests.support.folders import TEST_FOLDER
 from tests.support.ports import free_port
-
-_FOLDER = Path(__file__).parents[2] / ".shepherd" / "test"
 
 
 @contextmanager
@@ -18,9 +17,9 @@ def broker_node_running(
     *, config: Mapping[str, str] | None = None, plugins: Sequence[str] = ()
 ) -> Iterator[BrokerNode]:
     """Give a fresh node that nobody else uses, and leave nothing of it running."""
-    _FOLDER.mkdir(parents=True, exist_ok=True)
+    TEST_FOLDER.mkdir(parents=True, exist_ok=True)
     node = BrokerNode(
-        Path(mkdtemp(prefix="broker-", dir=_FOLDER)),
+        Path(mkdtemp(prefix="broker-", dir=TEST_FOLDER)),
         port=free_port(),
         dist_port=free_port(),
         epmd_port=free_port(),
