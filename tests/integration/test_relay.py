@@ -35,6 +35,35 @@ def test_tasks_are_published_one_after_another_each_with_what_the_one_before_ret
     assert [envelope.name for envelope in engine.published()] == ["scrape", "transform", "upload"]
 
 
+def test_a_card_is_kept_beside_the_result_and_one_that_is_too_large_is_not() -> None:
+    engine = Engine()
+    run = engine.accept("scrape", "transform")
+    engine.relay.start()
+    card = {"kind": "table", "rows": 3, "columns": [{"name": "ä", "type": "int64"}]}
+
+    for name, given in (("scrape", card), ("transform", {"first": "x" * 40_000})):
+        engine.say(replace(finished(engine.take(name).token, CLAIM), card=given).to_bytes())
+        engine.take_replies()
+
+    assert statuses(run) == ["succeeded"] * 3
+    assert [task.card for task in Task.objects.filter(run=run).order_by("position")] == [card, None]
+
+
+def test_only_the_first_task_of_a_sample_is_told_how_many_rows_to_take() -> None:
+    engine = Engine()
+    run = engine.accept("scrape", "transform", sample_rows=1000)
+    engine.relay.start()
+
+    scrape = engine.take("scrape")
+    engine.finish(scrape.token, CLAIM)
+    transform = engine.take("transform")
+    engine.finish(transform.token)
+
+    assert (scrape.sample_rows, scrape.data_rows) == (1000, 1000)
+    assert (transform.sample_rows, transform.data_rows) == (1000, None)
+    assert statuses(run) == ["succeeded"] * 3
+
+
 def test_a_failed_task_keeps_later_tasks_from_being_published() -> None:
     engine = Engine()
     run = engine.accept("scrape", "upload")

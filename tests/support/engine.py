@@ -99,6 +99,7 @@ class Engine:
         contexts: dict[str, Any] | None = None,
         policy: dict[str, Any] | None = None,
         project: str = PROJECT,
+        sample_rows: int | None = None,
     ) -> Run:
         """Accept a run of these tasks, all with one policy."""
         tasks = tuple(
@@ -111,7 +112,7 @@ class Engine:
             )
             for number, name in enumerate(names, start=1)
         )
-        spec = PipelineSpec(pipeline_name="p", data_url=data_url, project=project, tasks=tasks)
+        spec = PipelineSpec(pipeline_name="p", data_url=data_url, project=project, tasks=tasks, sample_rows=sample_rows)
         user, _ = User.objects.get_or_create(username="ana")
         return accept(spec, by=user, now=self.clock()).run
 

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from shepherd.api.asked import REASON_LIMIT
-from shepherd.domain.pipeline import MAX_NAME_LENGTH, MAX_TASKS, MAX_URL_LENGTH
+from shepherd.domain.pipeline import MAX_NAME_LENGTH, MAX_SAMPLE_ROWS, MAX_TASKS, MAX_URL_LENGTH
 from shepherd.names import TASK_NAME
 
 _SAMPLE: Final = {
@@ -91,6 +91,14 @@ _PIPELINE: Final = {
             "description": "An http or https address that the first task's input is fetched from, or empty.",
         },
         "project": {"type": "string", "description": "One of `/projects`; hyphens and underscores are the same."},
+        "sample_rows": {
+            "type": ["integer", "null"],
+            "minimum": 1,
+            "maximum": MAX_SAMPLE_ROWS,
+            "default": None,
+            "description": "Only try the pipeline out: its first task is given so many first rows of a table. What "
+            "isn't a table is given whole. Code can ask `current_task().is_sample`.",
+        },
         "transformers_list": {"type": "array", "minItems": 1, "maxItems": MAX_TASKS, "items": _TASK},
     },
     "example": _SAMPLE,

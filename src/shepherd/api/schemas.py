@@ -141,6 +141,7 @@ class RunBrief(Schema):
     project: str
     data_url: str
     status: str = Field(description="`accepted`, `running`, `succeeded`, `failed` or `cancelled`.")
+    sample_rows: int | None = Field(description="On how many first rows it is only tried out; null for all of them.")
     reason: str | None = Field(description="Why it waits, in one sentence; null when it doesn't.")
     accepted_at: datetime
     started_at: datetime | None
@@ -156,6 +157,7 @@ class RunBrief(Schema):
             "project": run.project,
             "data_url": run.data_url,
             "status": run.status,
+            "sample_rows": run.sample_rows,
             "reason": reason,
             "accepted_at": run.accepted_at,
             "started_at": run.started_at,

@@ -13,6 +13,8 @@ from shepherd.names import TASK_NAME_RULE, is_project_name, is_task_name, projec
 MAX_TASKS: Final = 200
 MAX_NAME_LENGTH: Final = 200
 MAX_URL_LENGTH: Final = 2_000
+#: More is no sample any more.
+MAX_SAMPLE_ROWS: Final = 1_000_000
 #: What every JSON reader holds without rounding (RFC 8259, section 6).
 MAX_ORDER_NO: Final = 2**53 - 1
 #: More faults than anybody mends at once; the rest is only counted.
@@ -26,7 +28,7 @@ _URL = re.compile(
 #: Unicode's control characters, halves of surrogate pairs, line and paragraph separators.
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
-_PIPELINE_FIELDS = ("pipeline_name", "data_url", "project", "transformers_list")
+_PIPELINE_FIELDS = ("pipeline_name", "data_url", "project", "sample_rows", "transformers_list")
 _TASK_FIELDS = ("name", "order_no", "context", *POLICY_FIELDS)
 
 
@@ -62,6 +64,8 @@ class PipelineSpec:
     project: str
     #: By `order_no`; equal numbers keep their order in the list.
     tasks: tuple[TaskSpec, ...]
+    #: Of how many first rows of a table its first task is to be given only; None for all.
+    sample_rows: int | None = None
 
 
 def parse_pipeline(document: Any) -> PipelineSpec:
@@ -90,6 +94,7 @@ def parse_pipeline(document: Any) -> PipelineSpec:
         data_url=document.get("data_url", ""),
         project=project_key(document["project"]),
         tasks=tuple(sorted(tasks, key=lambda task: task.order_no)),
+        sample_rows=document.get("sample_rows"),
     )
 
 
@@ -106,6 +111,7 @@ def _document_faults(document: Any) -> Iterator[Fault]:
     yield from _name_faults(document)
     yield from _url_faults(document)
     yield from _project_faults(document)
+    yield from _sample_faults(document.get("sample_rows"))
     yield from _list_faults(document)
 
 
@@ -148,6 +154,15 @@ def _project_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault("project", "must be a string")
     elif not is_project_name(project):
         yield Fault("project", "must be a letter or digit, followed by at most 99 letters, digits, '-' or '_'")
+
+
+def _sample_faults(rows: Any) -> Iterator[Fault]:
+    if rows is None:
+        return
+    if not isinstance(rows, int) or isinstance(rows, bool):
+        yield Fault("sample_rows", "must be an integer, or left out to run on all rows")
+    elif not 1 <= rows <= MAX_SAMPLE_ROWS:
+        yield Fault("sample_rows", f"must lie between 1 and {MAX_SAMPLE_ROWS}")
 
 
 def _list_faults(document: Mapping[str, Any]) -> Iterator[Fault]:

@@ -70,6 +70,7 @@ def accept(
                 project=spec.project,
                 pipeline_name=spec.pipeline_name,
                 data_url=spec.data_url,
+                sample_rows=spec.sample_rows,
                 data=data.to_wire() if data is not None else None,
                 accepted_at=now,
                 accepted_by=by,

@@ -17,7 +17,7 @@ from shepherd.wire.envelope import TaskError
 PUBLISHER: Final = "task publisher"
 
 _RUN_COLUMNS = """r.number AS run_number, r.id AS run_id, r.project AS project, r.pipeline_name AS pipeline_name,
-    r.status AS run_status"""
+    r.status AS run_status, r.sample_rows AS sample_rows"""
 _TASK_COLUMNS = """t.number AS task_number, t.id AS task_id, t.name AS name, t.order_no AS order_no,
     t.position AS position, t.status AS task_status, t.attempt_no AS task_attempt_no, t.is_led AS is_led,
     t.policy AS policy, t.failures AS failures, t.losses AS losses"""

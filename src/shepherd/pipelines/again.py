@@ -111,7 +111,13 @@ def _again(run: Run, task: Task) -> TaskSpec:
 
 
 def _spec(run: Run, tasks: Sequence[TaskSpec], *, data_url: str) -> PipelineSpec:
-    return PipelineSpec(pipeline_name=run.pipeline_name, project=run.project, data_url=data_url, tasks=tuple(tasks))
+    return PipelineSpec(
+        pipeline_name=run.pipeline_name,
+        project=run.project,
+        data_url=data_url,
+        tasks=tuple(tasks),
+        sample_rows=run.sample_rows,
+    )
 
 
 def _first_input(run: Run) -> Value | None:

@@ -45,6 +45,9 @@ class Intent:
             data=parse_value(strict_json.loads(row["data"]), path="data"),
             published_at=now,
             run_timeout_s=sql.policy(row["policy"]).run_timeout,
+            sample_rows=row["sample_rows"],
+            # What follows gets whatever the first task made of its sample.
+            data_rows=row["sample_rows"] if row["position"] == 0 else None,
         )
         return Message(routing_key=task_queue(self.name), body=envelope.to_bytes(), message_id=self.token, type="task")
 

@@ -37,6 +37,8 @@ class Run(models.Model):
     body_sha256 = models.CharField(max_length=64, blank=True)
     #: What a caller of the old endpoints said beside the pipeline, as in `{"dataset_id": "…"}`; of no meaning here.
     labels = ExactJSONField(default=dict, db_default={})
+    #: Of how many first rows of a table its first task is given only; null for a run on all of them.
+    sample_rows = models.PositiveIntegerField(null=True)
     #: The run that this one repeats; null for one that a caller submitted.
     origin = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="reruns")
     #: The Task Publisher that drives its flow, and until when unless it says so again. Every write of a flow names the
@@ -89,6 +91,8 @@ class Task(models.Model):
     status = models.CharField(max_length=10, choices=_choices(TaskStatus), default=TaskStatus.PENDING)
     #: `{"inline": …}` or `{"claim": …}`; null until it has succeeded.
     result = ExactJSONField(null=True)
+    #: What its worker says of the result, for people; null for what says everything itself.
+    card = ExactJSONField(null=True)
     #: `{"code", "message", "traceback"}` of the last failed attempt; null otherwise.
     error = ExactJSONField(null=True)
     #: True when a publisher of its project publishes it, and nobody else; set when the run starts.

@@ -159,7 +159,7 @@ def list_runs(wanted: RunFilter, *, before: int | None, limit: int, now: datetim
     rows = _filtered(wanted).defer("data", "error").order_by("-number")
     if before is not None:
         rows = rows.filter(number__lt=min(before, _LARGEST_NUMBER))
-    tasks = Task.objects.defer("context", "result", "error").order_by("position")
+    tasks = Task.objects.defer("context", "result", "card", "error").order_by("position")
     found = list(rows.prefetch_related(Prefetch("tasks", tasks))[: limit + 1])
     runs = found[:limit]
     reasons = waiting_reasons(runs, now=now)
@@ -228,7 +228,7 @@ def one_run(number: int, *, now: datetime) -> RunDetail:
         NotFoundError: There is none of this number.
     """
     attempts = Attempt.objects.defer("token", "data").order_by("attempt_no")
-    tasks = Task.objects.order_by("position").prefetch_related(Prefetch("attempts", attempts))
+    tasks = Task.objects.defer("card").order_by("position").prefetch_related(Prefetch("attempts", attempts))
     changes = StatusChange.objects.order_by("number")
     run = (
         Run.objects.filter(number=number)

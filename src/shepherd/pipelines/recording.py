@@ -15,6 +15,7 @@ from shepherd.pipelines.changes import write_changes
 from shepherd.pipelines.leases import record_claims
 from shepherd.pipelines.setbacks import Draw, record_setbacks
 from shepherd.pipelines.withdrawn import forget, withdraw
+from shepherd.wire import strict_json
 from shepherd.wire.envelope import Finished, Reply, Started
 from shepherd.wire.value import NOTHING
 
@@ -81,10 +82,10 @@ def _record_succeeded(pairs: Sequence[Pair[Finished]], moved: Moved, now: dateti
         ],
     )
     sql.execute_many(
-        f"""UPDATE pipelines_task SET status = 'succeeded', result = %s, error = NULL, finished_at = %s,
+        f"""UPDATE pipelines_task SET status = 'succeeded', result = %s, card = %s, error = NULL, finished_at = %s,
            started_at = {_BEGUN} WHERE number = %s""",
         [
-            (result, at, *_begun(reply, now), row["task_number"])
+            (result, _card(reply), at, *_begun(reply, now), row["task_number"])
             for result, (reply, row) in zip(results, pairs, strict=True)
         ],
     )
@@ -93,6 +94,10 @@ def _record_succeeded(pairs: Sequence[Pair[Finished]], moved: Moved, now: dateti
     )
     moved.ended_tasks += [row["task_number"] for _, row in pairs]
     _advance([(row, result) for result, (_, row) in zip(results, pairs, strict=True)], moved, now)
+
+
+def _card(reply: Finished) -> str | None:
+    return None if reply.card is None else strict_json.dumps(reply.card)
 
 
 def _lateness(row: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from shepherd.errors import ProtocolError
+from shepherd.wire.card import parse_card
 from shepherd.wire.fields import Fields, encode, format_time, parse_document, readable, typed
 from shepherd.wire.value import Value, parse_value
 
@@ -31,6 +32,10 @@ class TaskEnvelope:
     published_at: datetime
     #: Seconds after which the worker ends the task; None lets it run for as long as it takes.
     run_timeout_s: float | None = None
+    #: On how many first rows the whole run is only tried out; None for a run on all of them.
+    sample_rows: int | None = None
+    #: Of a table in `data`, only so many first rows are the task's input; None for all.
+    data_rows: int | None = None
 
     def to_bytes(self) -> bytes:
         run = {
@@ -38,6 +43,7 @@ class TaskEnvelope:
             "number": self.run_number,
             "pipeline_name": self.pipeline_name,
             "project": self.project,
+            **({} if self.sample_rows is None else {"sample_rows": self.sample_rows}),
         }
         task = {"id": self.task_id, "name": self.name, "order_no": self.order_no}
         return encode(
@@ -50,6 +56,7 @@ class TaskEnvelope:
             data=self.data.to_wire(),
             published_at=format_time(self.published_at),
             **({} if self.run_timeout_s is None else {"run_timeout_s": self.run_timeout_s}),
+            **({} if self.data_rows is None else {"data_rows": self.data_rows}),
         )
 
     @classmethod
@@ -75,6 +82,8 @@ class TaskEnvelope:
             data=parse_value(fields.raw("data"), path="data"),
             published_at=fields.time("published_at"),
             run_timeout_s=None if fields.raw("run_timeout_s") is None else fields.number("run_timeout_s"),
+            sample_rows=None if run.raw("sample_rows") is None else run.count("sample_rows"),
+            data_rows=None if fields.raw("data_rows") is None else fields.count("data_rows"),
         )
 
 
@@ -162,6 +171,8 @@ class Finished:
     is_lost: bool = False
     #: How many log lines it wrote, so that a missing one is noticed.
     log_lines: int = 0
+    #: What the result is, for people; None where nothing is said of it.
+    card: dict[str, Any] | None = None
 
     def to_bytes(self) -> bytes:
         if self.error is not None:
@@ -171,7 +182,8 @@ class Finished:
             }
         else:
             assert self.result is not None
-            outcome = {"status": "succeeded", "result": self.result.to_wire()}
+            card = {} if self.card is None else {"card": self.card}
+            outcome = {"status": "succeeded", "result": self.result.to_wire(), **card}
         return encode(
             "finished",
             token=self.token,
@@ -223,4 +235,5 @@ def _parse_finished(fields: Fields) -> Finished:
         error=TaskError.parse(fields.inner("error")) if has_failed else None,
         log_lines=fields.count("log_lines", 0),
         is_lost=status == "lost",
+        card=None if has_failed else parse_card(fields.raw("card")),
     )

@@ -24,6 +24,8 @@ class CurrentTask:
     run_number: int
     pipeline_name: str
     project: str
+    #: Whether the run is only tried out, on the first rows of its data: a reason to publish or mail nothing.
+    is_sample: bool = False
 
     @classmethod
     def of(cls, envelope: TaskEnvelope) -> "CurrentTask":
@@ -36,6 +38,7 @@ class CurrentTask:
             run_number=envelope.run_number,
             pipeline_name=envelope.pipeline_name,
             project=envelope.project,
+            is_sample=envelope.sample_rows is not None,
         )
 
 

@@ -20,6 +20,8 @@ class Desk:
         self._prefix = prefix
         self._scratch = scratch
         self._folder: Path | None = None
+        #: Where the bytes of a claim lie on this server, by its address.
+        self._local: dict[str, Path] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -36,13 +38,29 @@ class Desk:
         return self._folder / name
 
     def fetch(self, claim: ClaimCheck) -> Path:
-        return self._store.fetch(claim, into=self.path("").resolve())
+        path = self._local.get(claim.uri)
+        if path is None:
+            path = self._local[claim.uri] = self._store.fetch(claim, into=self.path("").resolve())
+        return path
+
+    def local(self, claim: ClaimCheck) -> Path | None:
+        """Return the file with a claim's bytes if this attempt has it at hand, as written or fetched before."""
+        path = self._local.get(claim.uri)
+        return path if path is not None and path.exists() else None
 
     def read(self, claim: ClaimCheck) -> bytes:
-        return self._store.read(claim)
+        path = self._local.get(claim.uri)
+        return self._store.read(claim) if path is None else path.read_bytes()
+
+    def replace(self, claim: ClaimCheck, path: Path) -> None:
+        """Have this file stand for a claim's bytes, for as long as the attempt lasts."""
+        self._local[claim.uri] = path
 
     def put(self, source: Path | bytes, *, name: str, media_type: str) -> ClaimCheck:
-        return self._store.put(source, key=f"{self._prefix}/{segment(name)}", media_type=media_type)
+        claim = self._store.put(source, key=f"{self._prefix}/{segment(name)}", media_type=media_type)
+        if isinstance(source, Path):
+            self._local[claim.uri] = source
+        return claim
 
     def discard(self, path: Path) -> None:
         with suppress(OSError):

@@ -1,5 +1,6 @@
 """One attempt, from its envelope to its reply, inside a child process."""
 
+import logging
 import secrets
 import time
 from collections.abc import Mapping
@@ -12,10 +13,14 @@ from shepherd.store.port import Store
 from shepherd.wire.envelope import Finished, TaskEnvelope, TaskError
 from shepherd.wire.value import Value
 from shepherd.worker import result
+from shepherd.worker.card import card_of
 from shepherd.worker.current import executing
 from shepherd.worker.desk import Desk, desk_prefix
 from shepherd.worker.failure import explain, invalid_context
+from shepherd.worker.sample import cut
 from shepherd.worker.task import Task
+
+logger = logging.getLogger(__name__)
 
 
 class Executor:
@@ -35,7 +40,7 @@ class Executor:
         """
         envelope = TaskEnvelope.parse(body)
         began = time.monotonic()
-        outcome = self._outcome(envelope)
+        outcome, card = self._outcome(envelope)
         return Finished(
             token=envelope.token,
             worker=self._worker,
@@ -43,22 +48,25 @@ class Executor:
             elapsed_s=time.monotonic() - began,
             result=None if isinstance(outcome, TaskError) else outcome,
             error=outcome if isinstance(outcome, TaskError) else None,
+            card=card,
         ).to_bytes()
 
-    def _outcome(self, envelope: TaskEnvelope) -> Value | TaskError:
-        """Resolve, parse, decode, call, encode; what fails on the way decides the outcome."""
+    def _outcome(self, envelope: TaskEnvelope) -> tuple[Value | TaskError, dict[str, Any] | None]:
+        """Resolve, parse, decode, call, encode, describe; what fails on the way decides the outcome."""
         try:
             task = self._resolved(envelope)
             context = _context(task, envelope)
             if isinstance(context, TaskError):
-                return context
+                return context, None
             with self._desk(envelope) as desk, executing(envelope):
+                cut(envelope.data, rows=envelope.data_rows, desk=desk)
                 data = _data(task, envelope, desk)
                 returned = task.function(context, *data)
-                return result.encode(returned, desk, is_by_path=task.is_by_path)
+                value = result.encode(returned, desk, is_by_path=task.is_by_path)
+                return value, _card(value, envelope, desk)
         # The edge that translates, and the reason why the worker outlives whatever a task's code raises.
         except BaseException as error:  # noqa: BLE001
-            return explain(error)
+            return explain(error), None
 
     def _resolved(self, envelope: TaskEnvelope) -> Task:
         task = self._tasks.get(envelope.name)
@@ -83,6 +91,15 @@ def _context(task: Task, envelope: TaskEnvelope) -> Any:
         return task.context.parse(envelope.context)
     except InvalidInputError as error:
         return invalid_context(error)
+
+
+def _card(value: Value, envelope: TaskEnvelope, desk: Desk) -> dict[str, Any] | None:
+    try:
+        return card_of(value, envelope.data, desk)
+    # A card must not cost the result that it describes, whatever a library makes of a file.
+    except Exception:
+        logger.warning("card.failed", exc_info=True)
+        return None
 
 
 def _data(task: Task, envelope: TaskEnvelope, desk: Desk) -> tuple[Any, ...]:

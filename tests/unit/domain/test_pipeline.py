@@ -58,6 +58,14 @@ def task(**changes: Any) -> dict[str, Any]:
     return {"name": "sentinel", "order_no": 1, "context": {}, **changes}
 
 
+@pytest.mark.parametrize("rows", [0, -1, 1_000_001, True, 1.5, "1000"])
+def test_rows_of_a_sample_that_are_no_such_number_are_named(rows: Any) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        parse_pipeline(sentinel_pipeline(sample_rows=rows))
+
+    assert [fault.path for fault in caught.value.faults] == ["sample_rows"]
+
+
 def test_the_sample_request_is_a_pipeline() -> None:
     spec = parse_pipeline(sentinel_pipeline())
 

@@ -1,4 +1,5 @@
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,15 @@ def test_a_task_knows_itself_only_while_it_runs(execute: Any) -> None:
     assert reply.result == Inline(["task-id", 2, "work"])
     with pytest.raises(NotFoundError):
         current_task()
+
+
+def test_a_task_can_ask_whether_its_run_is_a_sample(execute: Any) -> None:
+    def ask(_: Any) -> bool:
+        return current_task().is_sample
+
+    sample = execute(ask, replace(TaskEnvelope.parse(_body()), sample_rows=10).to_bytes())
+
+    assert (sample.result, execute(ask).result) == (Inline(True), Inline(False))
 
 
 def _raises(error: BaseException) -> Any:

@@ -1,0 +1,139 @@
+"""What a card says of a table: rows, columns, the first rows, and what changed against another one."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any, Final
+
+from shepherd.worker import tables
+from shepherd.worker.failure import printable
+from shepherd.worker.footer import Column, read_footer
+from shepherd.worker.media import PARQUET
+
+#: What a card shows at most.
+FIRST_ROWS: Final = 20
+_COLUMNS: Final = 300
+_FIRST_COLUMNS: Final = 60
+_CHARACTERS: Final = 100
+#: Bytes of a file that isn't Parquet whose rows are counted: a count reads all of it.
+_COUNTED: Final = 32 * 1024 * 1024
+#: What every JSON reader holds without rounding (RFC 8259, section 6).
+_EXACT: Final = 2**53
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """A table's rows, where they are known, and the types of its columns by name, in their order."""
+
+    rows: int | None
+    types: Mapping[str, str]
+
+
+def described(path: Path, kind: str) -> dict[str, Any] | None:
+    """Return a table's part of its card; None where the file can't be read as a table here."""
+    footer = read_footer(path) if kind == PARQUET else None
+    if footer is not None:
+        columns = [_told(column) for column in footer.columns]
+        rows: int | None = footer.rows
+    else:
+        known = outline(path, kind)
+        if known is None:
+            return None
+        columns = [{"name": _named(name), "type": type_name} for name, type_name in known.types.items()]
+        rows = known.rows
+    return {
+        "kind": "table",
+        **({} if rows is None else {"rows": rows}),
+        "column_count": len(columns),
+        "columns": columns[:_COLUMNS],
+        "first": _first_rows(path, kind),
+    }
+
+
+def outline(path: Path, kind: str) -> Outline | None:
+    """Return what a table consists of, from its footer, or from the beginning of a file without one."""
+    if kind == PARQUET:
+        footer = read_footer(path)
+        if footer is None:
+            return None
+        return Outline(rows=footer.rows, types={column.name: column.type for column in footer.columns})
+    # Only where the task's own code has brought it along: a card is worth no import of a second.
+    if "polars" not in sys.modules:
+        return None
+    pl = sys.modules["polars"]
+    scanned = tables.scan(path, kind)
+    types = {name: _type_name(str(kind_)) for name, kind_ in scanned.collect_schema().items()}
+    rows = scanned.select(pl.len()).collect().item() if path.stat().st_size <= _COUNTED else None
+    return Outline(rows=rows, types=types)
+
+
+def change(before: Outline, after: Outline) -> dict[str, Any]:
+    both = [name for name in before.types if name in after.types]
+    return {
+        "rows_in": before.rows,
+        "rows_out": after.rows,
+        "added": [_named(name) for name in after.types if name not in before.types],
+        "removed": [_named(name) for name in before.types if name not in after.types],
+        "retyped": [
+            {"name": _named(name), "from": before.types[name], "to": after.types[name]}
+            for name in both
+            if before.types[name] != after.types[name]
+        ],
+    }
+
+
+def _told(column: Column) -> dict[str, Any]:
+    figures = {"nulls": column.nulls, "min": _cell(column.min), "max": _cell(column.max)}
+    known = {name: value for name, value in figures.items() if value is not None}
+    return {"name": _named(column.name), "type": column.type, **known}
+
+
+def _named(column: str) -> str:
+    return printable(column)[:_CHARACTERS]
+
+
+def _type_name(dtype: str) -> str:
+    return dtype.partition("(")[0].lower()
+
+
+def _first_rows(path: Path, kind: str) -> list[list[Any]]:
+    library = _library()
+    if library == "polars":
+        scanned = tables.scan(path, kind)
+        names = scanned.collect_schema().names()[:_FIRST_COLUMNS]
+        rows = scanned.select(names).head(FIRST_ROWS).collect().rows() if names else []
+    elif library == "pyarrow" and kind == PARQUET:
+        file = importlib.import_module("pyarrow.parquet").ParquetFile(path)
+        names = file.schema_arrow.names[:_FIRST_COLUMNS]
+        batch = next(file.iter_batches(batch_size=FIRST_ROWS, columns=names), None) if names else None
+        rows = [] if batch is None else zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    else:
+        rows = []
+    return [[_cell(value) for value in row] for row in rows]
+
+
+def _library() -> str:
+    """Return the frame library that the task's code uses, or any that is there."""
+    loaded = [name for name in ("polars", "pyarrow") if name in sys.modules]
+    return next(iter(loaded or [name for name in ("polars", "pyarrow") if importlib.util.find_spec(name)]), "")
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as a card's JSON shows it."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < _EXACT else str(value)[:_CHARACTERS]
+    if isinstance(value, float):
+        # NaN and the infinities are no JSON.
+        return value if value - value == 0 else str(value)
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    text = printable(str(value) if isinstance(value, str) else f"{value}")
+    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}…"
