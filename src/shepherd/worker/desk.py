@@ -63,6 +63,9 @@ class Desk:
         return claim
 
     def discard(self, path: Path) -> None:
+        """Remove a file that isn't needed any more; one that stands for a claim stays until the attempt has ended."""
+        if path in self._local.values():
+            return
         with suppress(OSError):
             path.unlink()
 
