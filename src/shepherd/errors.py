@@ -5,6 +5,7 @@
 | InvalidInputError  | 422, 413 | no                | replies `failed`             |
 | NotFoundError      | 404      | no                | -                            |
 | ConflictError      | 409      | no                | -                            |
+| NotAcceptableError | 406      | no                | -                            |
 | TransientError     | 503      | yes, with backoff | replies `failed`, retryable  |
 | TaskFailedError    | -        | by task's policy  | replies `failed`             |
 | ProtocolError      | -        | no                | dead-letters                 |
@@ -66,6 +67,12 @@ class ConflictError(ShepherdError):
     """What was asked contradicts what is already recorded."""
 
     code = "conflict"
+
+
+class NotAcceptableError(ShepherdError):
+    """What there is has no such form as was asked for."""
+
+    code = "not_acceptable"
 
 
 class TransientError(ShepherdError):

@@ -18,6 +18,7 @@ from shepherd.errors import (
     DatabaseUnavailableError,
     Fault,
     InvalidInputError,
+    NotAcceptableError,
     NotFoundError,
     ShepherdError,
     TooLargeError,
@@ -32,6 +33,7 @@ _STATUS: Final[tuple[tuple[type[ShepherdError], int], ...]] = (
     (InvalidInputError, 422),
     (NotFoundError, 404),
     (ConflictError, 409),
+    (NotAcceptableError, 406),
     (TransientError, 503),
 )
 #: When a client may ask again what was unavailable, in seconds.
@@ -43,6 +45,7 @@ CODES: Final = {
     401: "unauthorized",
     403: "forbidden",
     404: "not_found",
+    406: "not_acceptable",
     405: "method_not_allowed",
     413: "too_large",
     415: "unsupported_media_type",

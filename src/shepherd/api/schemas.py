@@ -224,6 +224,19 @@ class AcceptedOut(RunOut):
         return cls(**cls.all_fields_of(detail), warnings=told)
 
 
+class ColumnOut(Schema):
+    name: str
+    type: str = Field(description="As polars calls it.")
+
+
+class RowsOut(Schema):
+    columns: list[ColumnOut]
+    rows: list[list[Any]] = Field(description="Each in the order of `columns`.")
+    offset: int
+    limit: int
+    total: int | None = Field(description="How many rows the table has; null where its card doesn't say.")
+
+
 class LogLineOut(Schema):
     task: str
     order_no: int

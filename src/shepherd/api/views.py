@@ -8,7 +8,7 @@ from django.urls import reverse
 from ninja import Header, NinjaAPI, Query, Router, Status
 
 from shepherd import __version__
-from shepherd.api import errors, handles
+from shepherd.api import errors, handles, results
 from shepherd.api.auth import BearerToken, Session
 from shepherd.api.body import read_body
 from shepherd.api.openapi import SUBMIT
@@ -132,5 +132,6 @@ def make_api() -> NinjaAPI:
     )
     api.add_router("/v1", router, tags=["v1"])
     api.add_router("/v1", handles.router, tags=["v1"])
+    api.add_router("/v1", results.router, tags=["v1"])
     errors.install(api)
     return api

@@ -1,0 +1,153 @@
+"""A result in the form that a caller wants: as it was stored, or a table as CSV, JSON, Parquet or Excel.
+
+Whatever the size, what is held in memory is a few batches of rows: data goes from file to file, and out in pieces.
+polars is imported by the first call only, so that the web process starts and stays light without it.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import IO, Any, Final
+
+from shepherd.errors import NotAcceptableError, TaskFailedError
+from shepherd.wire.value import ClaimCheck, Inline, Value
+from shepherd.worker import tables
+from shepherd.worker.media import CSV, JSON, PARQUET, kind_of
+
+#: What a sheet of Excel holds, less the row of headings.
+SHEET_ROWS: Final = 1_048_575
+SHEET_COLUMNS: Final = 16_384
+_CELL: Final = 32_767
+_BATCH: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """One way to write a table."""
+
+    media_type: str
+    write: Callable[[Any, Path], None]
+
+
+def table_of(value: Value, fetch: Callable[[ClaimCheck], Path]) -> Any:
+    """Return a result as a lazy frame.
+
+    Raises:
+        NotAcceptableError: It is no table, or this server has no polars.
+    """
+    if not importlib.util.find_spec("polars"):
+        raise NotAcceptableError("this server can't read tables: polars isn't installed beside it")
+    try:
+        if isinstance(value, Inline):
+            return _of_records(value.value)
+        return tables.scan(fetch(value), kind_of(value))
+    except TaskFailedError as error:
+        raise NotAcceptableError(f"the result is no table: {error}") from None
+
+
+def _of_records(value: Any) -> Any:
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        return tables.lazy_of_records(value)
+    raise NotAcceptableError("the result is JSON that is no list of records, so it is no table")
+
+
+def _csv(frame: Any, target: Path) -> None:
+    frame.sink_csv(target)
+
+
+def _parquet(frame: Any, target: Path) -> None:
+    frame.sink_parquet(target)
+
+
+def _json(frame: Any, target: Path) -> None:
+    """Write one JSON list, a record in each line."""
+    lines = target.with_suffix(".lines")
+    frame.sink_ndjson(lines)
+    with lines.open("rb") as read, target.open("wb") as out:
+        out.write(b"[")
+        for number, line in enumerate(read):
+            out.write((b",\n" if number else b"\n") + line.rstrip(b"\n"))
+        out.write(b"\n]\n")
+    lines.unlink()
+
+
+def _xlsx(frame: Any, target: Path) -> None:
+    xlsxwriter = importlib.import_module("xlsxwriter")
+    names = frame.collect_schema().names()
+    rows = frame.select(importlib.import_module("polars").len()).collect(engine="streaming").item()
+    if rows > SHEET_ROWS or len(names) > SHEET_COLUMNS:
+        raise NotAcceptableError(
+            f"the table has {rows} rows and {len(names)} columns; a sheet of Excel holds {SHEET_ROWS} and "
+            f"{SHEET_COLUMNS}: take csv or parquet"
+        )
+    # Row by row into the file; texts aren't taken for formulas, numbers or links.
+    options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "tmpdir": target.parent}
+    with xlsxwriter.Workbook(target, options) as book:
+        sheet = book.add_worksheet("result")
+        sheet.write_row(0, 0, names, book.add_format({"bold": True}))
+        sheet.freeze_panes(1, 0)
+        for number, row in enumerate(_rows(frame), start=1):
+            sheet.write_row(number, 0, map(_excel, row))
+
+
+def _rows(frame: Any) -> Iterator[tuple[Any, ...]]:
+    for batch in frame.collect_batches(chunk_size=_BATCH, maintain_order=True):
+        yield from batch.iter_rows()
+
+
+def _excel(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        # What a sheet's numbers hold without rounding.
+        return value if abs(value) < 10**15 else str(value)
+    if isinstance(value, float):
+        return value if value - value == 0 else str(value)
+    return str(plain(value))[:_CELL]
+
+
+def plain(value: Any) -> Any:
+    """Return a cell of a table as JSON has it; NaN and the infinities as text, as no JSON holds them."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return next(convert for kinds, convert in _PLAIN if isinstance(value, kinds))(value)
+
+
+_PLAIN: Final[tuple[tuple[Any, Callable[[Any], Any]], ...]] = (
+    # Of NaN and the infinities, the difference to itself isn't 0.
+    (float, lambda value: value if value - value == 0 else str(value)),
+    ((datetime, date, time), lambda value: value.isoformat()),
+    (timedelta, lambda value: value.total_seconds()),
+    ((list, tuple), lambda value: [plain(each) for each in value]),
+    (Mapping, lambda value: {str(key): plain(each) for key, each in value.items()}),
+    (bytes, lambda value: f"{len(value)} bytes"),
+    (object, str),
+)
+
+
+FORMS: Final = {
+    "csv": Form(media_type=CSV, write=_csv),
+    "json": Form(media_type=JSON, write=_json),
+    "parquet": Form(media_type=PARQUET, write=_parquet),
+    "xlsx": Form(media_type="application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", write=_xlsx),
+}
+
+
+class Pieces:
+    """A file on its way out, and what is to be done when it is out, or when nobody wants the rest."""
+
+    def __init__(self, file: IO[bytes], *, done: Callable[[], None], piece: int = 256 * 1024) -> None:
+        self._file = file
+        self._done = done
+        self._piece = piece
+
+    def __iter__(self) -> Iterator[bytes]:
+        while piece := self._file.read(self._piece):
+            yield piece
+
+    def close(self) -> None:
+        self._file.close()
+        self._done()
