@@ -361,6 +361,16 @@ def test_comparing_tells_what_is_the_same_missing_and_different_and_creates_noth
     assert again == [compared[4]]
 
 
+def test_a_deleted_queue_is_gone_and_one_that_is_missing_is_no_fault(broker: Broker, queue: str) -> None:
+    spec = task_queue_spec(queue.removeprefix("shepherd.task."))
+
+    broker.delete([queue, new_name()])
+
+    assert [one.presence for one in broker.compare(queues=[spec])] == [Presence.MISSING]
+    broker.declare(queues=[spec])
+    assert [one.presence for one in broker.compare(queues=[spec])] == [Presence.SAME]
+
+
 def test_a_broker_says_what_it_is(broker: Broker) -> None:
     info = broker.server_info(timeout_s=PATIENCE_S)
 

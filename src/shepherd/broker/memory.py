@@ -76,6 +76,13 @@ class MemoryBroker(Broker):
             compared = [self.server.compare_exchange(exchange) for exchange in exchanges]
             return compared + [self.server.compare_queue(queue) for queue in queues]
 
+    def delete(self, queues: Sequence[str]) -> None:
+        with self.server.changed:
+            if not self.is_connected:
+                raise BrokerUnavailableError("the broker did not answer in time")
+            for queue in queues:
+                self.server.queues.pop(queue, None)
+
     def publish(self, messages: Sequence[Message], *, timeout_s: float = 10.0) -> list[TransientError | None]:
         for message in messages:
             if len(message.body) > LARGEST_MESSAGE:

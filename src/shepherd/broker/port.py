@@ -187,6 +187,17 @@ class Broker(Protocol):
             BrokerUnavailableError: No answer in time.
         """
 
+    def delete(self, queues: Sequence[str]) -> None:
+        """Remove queues with whatever is in them; what isn't there is no fault.
+
+        For those that nobody needs. A quorum queue can't be told to go only if it is empty: look first, and afterwards
+        publish again what may have come in between.
+
+        Raises:
+            ConfigurationError: A permission is missing; the text names it.
+            BrokerUnavailableError: No answer in time. Some may be gone; call again.
+        """
+
     def publish(self, messages: Sequence[Message], *, timeout_s: float = 10.0) -> list[TransientError | None]:
         """Publish all with one wait for all confirms; the answer has one entry a message, in their order.
 

@@ -117,6 +117,9 @@ class RabbitBroker(Broker):
     def compare(self, *, exchanges: Sequence[ExchangeSpec] = (), queues: Sequence[QueueSpec] = ()) -> list[Comparison]:
         return self._thread.call(self._compare(exchanges, queues), timeout_s=_CALLS_S)
 
+    def delete(self, queues: Sequence[str]) -> None:
+        self._thread.call(self._delete(queues), timeout_s=_CALLS_S)
+
     def publish(self, messages: Sequence[Message], *, timeout_s: float = 10.0) -> list[TransientError | None]:
         for message in messages:
             if len(message.body) > LARGEST_MESSAGE:
@@ -220,6 +223,18 @@ class RabbitBroker(Broker):
                     await _declare_exchange(channel, exchange)
                 for queue in queues:
                     await _declare_queue(channel, queue)
+            finally:
+                await _Wire(channel, link).close()
+
+    async def _delete(self, queues: Sequence[str]) -> None:
+        async with _translated():
+            async with asyncio.timeout(_CALL_S):
+                link = await self._await_link()
+            channel = await link.channel()
+            try:
+                for queue in queues:
+                    with _refusals(f"deleting queue {queue!r}"):
+                        await _answered(channel.queue_delete(queue))
             finally:
                 await _Wire(channel, link).close()
 

@@ -31,6 +31,7 @@ class AttemptStatus(StrEnum):
 
 #: A run that will not change any more by itself.
 ENDED_RUN = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED})
+UNFINISHED_RUN = frozenset({RunStatus.ACCEPTED, RunStatus.RUNNING})
 #: A task whose attempt may still be answered.
 UNFINISHED_TASK = frozenset({TaskStatus.PUBLISHED, TaskStatus.RUNNING})
 #: An attempt that a reply may still end.

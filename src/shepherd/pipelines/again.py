@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.db import transaction
 
 from shepherd.domain.pipeline import MAX_TASKS, PipelineSpec, TaskSpec
 from shepherd.domain.policy import effective
@@ -29,6 +30,7 @@ class _EarlierTask(TaskSpec):
         return f"runs[{self.run_number}].transformers_list[{self.index}]"
 
 
+@transaction.atomic
 def run_again(
     number: int,
     *,
@@ -65,6 +67,7 @@ def run_again(
     )
 
 
+@transaction.atomic
 def append_tasks(
     number: int, tasks: Sequence[TaskSpec], *, labels: Mapping[str, Any], by: User, now: datetime
 ) -> Accepted:
@@ -92,7 +95,8 @@ def append_tasks(
 
 
 def _earlier(number: int) -> tuple[Run, list[Task]]:
-    run = Run.objects.filter(number=number).first()
+    # Locked: what it left in the store must not be pruned before the new run names it.
+    run = Run.objects.select_for_update(of=("self",)).filter(number=number).first()
     if run is None:
         raise NotFoundError(f"there is no run {number}")
     return run, list(run.tasks.order_by("position"))

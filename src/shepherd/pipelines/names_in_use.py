@@ -6,7 +6,7 @@ from datetime import datetime
 
 from django.db.models import Max
 
-from shepherd.domain.status import UNFINISHED_TASK
+from shepherd.domain.status import UNFINISHED_RUN, UNFINISHED_TASK
 from shepherd.pipelines.models import Offer, Task
 
 
@@ -22,3 +22,16 @@ def names_in_use() -> NamesInUse:
     seen = Offer.objects.values("name").annotate(at=Max("worker__last_seen_at")).values_list("name", "at")
     awaited = Task.objects.filter(status__in=UNFINISHED_TASK).values_list("name", flat=True).distinct()
     return NamesInUse(announced=dict(seen), awaited=frozenset(awaited))
+
+
+def known_names() -> frozenset[str]:
+    """Return every name that was ever announced, or that a task of a stored run has."""
+    offered = Offer.objects.values_list("name", flat=True).distinct()
+    return frozenset(offered) | frozenset(Task.objects.values_list("name", flat=True).distinct())
+
+
+def needed_names(*, since: datetime) -> frozenset[str]:
+    """Return the names that a worker served since a time, and those of all tasks whose run hasn't ended."""
+    served = Offer.objects.filter(worker__last_seen_at__gte=since).values_list("name", flat=True)
+    wanted = Task.objects.filter(run__status__in=UNFINISHED_RUN).values_list("name", flat=True).distinct()
+    return frozenset(served) | frozenset(wanted)

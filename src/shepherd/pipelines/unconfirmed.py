@@ -73,6 +73,21 @@ def of_lost_queues(names: Collection[str], *, missing_at: datetime, now: datetim
     return _seen_now(names, confirmed_before=missing_at, unseen_since=unseen_since, now=now, limit=limit)
 
 
+def forget_confirms(names: Collection[str]) -> int:
+    """Take back that the broker has what is published of these tasks, whose queues were deleted; return how many.
+
+    The sweep publishes them again, the same attempts.
+    """
+    if not names:
+        return 0
+    return sql.execute(
+        f"""UPDATE pipelines_attempt SET confirmed_at = NULL WHERE status = 'published' AND claimed_at IS NULL
+            AND task_id IN (SELECT number FROM pipelines_task
+                WHERE status IN ('published', 'running') AND name IN {sql.places(list(names))})""",
+        list(names),
+    )
+
+
 def unfinished_names() -> list[str]:
     """Return the names of all tasks that the broker or a worker may have."""
     found = sql.rows("SELECT DISTINCT name FROM pipelines_task WHERE status IN ('published', 'running')")
