@@ -244,6 +244,24 @@ def test_what_comes_again_while_it_runs_is_executed_once(own_broker_node: Broker
         worker.stop()
 
 
+@pytest.mark.parametrize("hold_s", ["1000", "1"])
+def test_what_was_published_twice_is_executed_once_and_keeps_no_slot(talk: Conversation, hold_s: str) -> None:
+    talk.settings["SHEPHERD_HOLD_S"] = hold_s
+    worker = _start(talk, LASTING, "twice", slots=2)
+
+    token = talk.publish("twice", copies=2)
+    wait_until(lambda: "task.delivered_again" in worker.log, timeout_s=30, what="the second delivery")
+    talk.reply(token, Claimed)
+    (talk.folder / "end").touch()
+
+    assert talk.finished(token).result == Inline("ended")
+    talk.beat(lambda beat: beat.free_slots == 2 and beat.holds == ())
+    worker.stop()
+    # A delivery that nobody had acked would lie there again.
+    assert talk.waiting("twice") == 0
+    assert _executions(talk) == 1
+
+
 @pytest.fixture
 def disk(talk: Conversation) -> Iterator[Path]:
     """A small disk, on which the spool lies."""

@@ -123,6 +123,11 @@ class Conversation:
     def declare(self, *names: str) -> None:
         self._broker.declare(queues=[task_queue_spec(name) for name in names])
 
+    def waiting(self, name: str) -> int:
+        """Return how many messages of a task wait in its queue; exact, unlike what the broker's statistics say."""
+        (compared,) = self._broker.compare(queues=[task_queue_spec(name)])
+        return compared.messages
+
     def publish(
         self,
         name: str,
@@ -130,6 +135,7 @@ class Conversation:
         *,
         data: Value = NOTHING,
         run_timeout_s: float | None = None,
+        copies: int = 1,
     ) -> str:
         self.declare(name)
         token = uuid.uuid4().hex
@@ -148,7 +154,8 @@ class Conversation:
             published_at=datetime.now(UTC),
             run_timeout_s=run_timeout_s,
         )
-        self.publish_body(name, envelope.to_bytes(), token=token)
+        for _ in range(copies):
+            self.publish_body(name, envelope.to_bytes(), token=token)
         return token
 
     def publish_body(self, name: str, body: bytes, *, token: str) -> None:

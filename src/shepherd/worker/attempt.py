@@ -25,6 +25,8 @@ class Attempt:
         self.token = delivery.message_id
         #: True once a lease runs: the broker is no longer responsible.
         self.is_claimed = False
+        #: True once this delivery of it is settled; another one may have been claimed in its place.
+        self.is_acked = False
         self._lock = threading.RLock()
         self._cause: Cause | None = None
         self._kill: Callable[[], None] | None = None

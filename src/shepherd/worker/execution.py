@@ -114,13 +114,12 @@ class Execution:
         In this order: take nothing more, since the ack would bring the next delivery to a slot that is busy for hours;
         say it; have it confirmed; ack. A worker that dies before the ack leaves the attempt to the broker as well.
         """
-        if self._attempt.is_claimed:
-            return math.inf
+        # One that was claimed with another delivery of it is claimed once more: this delivery has to be acked, too.
         if not self._is_claim_sent and not self._send_claim():
             return _CLAIM_AGAIN_S
         if not self._claim_confirmed.is_set():
             return _CLAIM_LOOK_S
-        self._attempt.is_claimed = True
+        self._attempt.is_claimed = self._attempt.is_acked = True
         self._intake.ack(self._attempt.delivery)
         logger.info("task.claimed", extra={"token": self._attempt.token})
         return math.inf

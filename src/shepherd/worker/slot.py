@@ -112,7 +112,7 @@ class Slot:
             intake.release(attempt.delivery)
             return
         # Deliver first, ack then: a crash between the two repeats an attempt, the other order could lose a reply.
-        if messages and self._around.replies.give(attempt, messages) and not attempt.is_claimed:
+        if messages and self._around.replies.give(attempt, messages) and not attempt.is_acked:
             self._ack(attempt, intake)
 
     def _ack(self, attempt: Attempt, intake: Intake) -> None:
@@ -123,9 +123,10 @@ class Slot:
         intake.ack(attempt.delivery)
 
     def _join(self, again: Attempt, intake: Intake) -> None:
-        """Settle a delivery of what is in hand already: its connection broke, and the broker gave it to us again.
+        """Settle a delivery of what is in hand already: it was published twice, or its connection broke.
 
-        It isn't executed twice by one worker. Acking takes the broker's responsibility away, so it is claimed.
+        It isn't executed twice by one worker. Acking takes the broker's responsibility away, so it is claimed; the
+        first delivery is acked by the slot that has it.
         """
         logger.info("task.delivered_again", extra={"token": again.token})
         first = self._around.hands.get(again.token)
