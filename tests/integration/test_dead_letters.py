@@ -1,11 +1,13 @@
 """What the broker gave up: it ends as an attempt or as a row, with the reason, and holds up nobody."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
 from shepherd.broker.port import Message
 from shepherd.broker.topology import DEAD_EXCHANGE, REPLIES, task_queue
+from shepherd.pipelines import dead
 from shepherd.pipelines.dead import BODY_LIMIT
 from shepherd.pipelines.models import Attempt, DeadMessage, Task, WorkerSeen
 from shepherd.wire.value import Inline
@@ -128,3 +130,12 @@ def test_a_manifest_that_the_database_refuses_keeps_no_other_worker_from_being_h
     engine.hear(manifest(worker="refused", free_slots=5), manifest(worker="heard", free_slots=5))
 
     assert WorkerSeen.objects.get(worker="heard").free_slots == 5
+
+
+def test_of_messages_that_nobody_can_use_the_newest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead, "MESSAGES_KEPT", 2)
+
+    for text in ("first", "second", "third"):
+        dead.keep_dead_message(source="q", reason=text, body=b"{}", now=datetime.now(UTC))
+
+    assert list(DeadMessage.objects.order_by("number").values_list("reason", flat=True)) == ["second", "third"]

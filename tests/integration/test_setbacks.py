@@ -1,7 +1,7 @@
 """Attempts that don't succeed, over real databases and the shipped fake broker: what follows them, and what doesn't."""
 
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.auth.models import User
@@ -13,7 +13,7 @@ from shepherd.pipelines.models import Attempt, StatusChange, Task
 from shepherd.pipelines.withdrawn import queued_withdrawn
 from shepherd.wire.envelope import TaskError, Withdrawn
 from shepherd.wire.value import Inline
-from tests.support.engine import Engine, finished, statuses
+from tests.support.engine import Engine, finished, manifest, statuses
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -208,10 +208,9 @@ def test_a_late_success_counts_while_nobody_has_claimed_the_next_attempt(*, is_s
     assert Task.objects.get(run=run, name="scrape").result == {"inline": "late"}
     assert attempts()[:2] == [(1, "succeeded"), (2, "withdrawn")]
     assert engine.heard.withdrawals == 1
-    assert Attempt.objects.get(token=second).is_queued is False
 
 
-def test_the_replacement_of_a_late_success_stays_on_the_list_until_it_is_met() -> None:
+def test_the_replacement_of_a_late_success_is_on_the_list_until_a_lease_after_it_was_met() -> None:
     engine = Engine()
     engine.accept("scrape")
     engine.relay.start()
@@ -222,10 +221,18 @@ def test_the_replacement_of_a_late_success_stays_on_the_list_until_it_is_met() -
     engine.finish(first)
     second = Attempt.objects.get(attempt_no=2)
     assert (second.status, second.is_queued) == ("withdrawn", True)
+    engine.relay.end_leases()
+    assert queued_withdrawn() == [second.token]
     withdrawn(engine, second.token)
+    # Its worker may die before it acks: whoever gets it then must know, too.
+    engine.relay.end_leases()
+    assert queued_withdrawn() == [second.token]
+    assert not engine.relay.has_silent()
+    Attempt.objects.filter(number=second.number).update(lease_until=Now() - timedelta(seconds=1))
+    assert engine.relay.has_silent()
+    engine.relay.end_leases()
 
-    second.refresh_from_db()
-    assert (second.status, second.is_queued) == ("withdrawn", False)
+    assert queued_withdrawn() == []
 
 
 def test_a_late_success_comes_too_late_once_the_next_attempt_is_claimed() -> None:
@@ -298,7 +305,7 @@ def test_a_failure_of_a_lost_attempt_changes_nothing() -> None:
     assert attempts() == [(1, "lost"), (2, "published")]
 
 
-def test_an_answer_for_a_withdrawn_attempt_only_says_that_its_message_is_gone() -> None:
+def test_an_answer_for_a_withdrawn_attempt_only_takes_it_off_the_list_a_lease_later() -> None:
     engine = Engine()
     run = engine.accept("scrape")
     engine.relay.start()
@@ -310,7 +317,30 @@ def test_an_answer_for_a_withdrawn_attempt_only_says_that_its_message_is_gone() 
     engine.finish(token, Inline(1))
 
     assert statuses(run) == ["failed", "failed"]
-    assert (Attempt.objects.get().status, Attempt.objects.get().is_queued) == ("withdrawn", False)
+    assert queued_withdrawn() == [token]
+    engine.lose(token)
+    assert (Attempt.objects.get().status, queued_withdrawn()) == ("withdrawn", [])
+
+
+def test_an_attempt_withdrawn_before_the_broker_had_it_leaves_the_list_once_its_workers_wait_in_vain() -> None:
+    engine = Engine()
+    engine.clock.now = datetime.now(UTC)
+    with engine.broker_away():
+        run = engine.accept("scrape")
+        engine.relay.start()
+        task = Task.objects.get(run=run)
+        engine.relay.fail(run.number, TaskError(code="x", message="given up"), task_number=task.number)
+    (token,) = queued_withdrawn()
+
+    engine.hear(manifest("scrape", "clean"))
+    for idle_s, is_long_ago in ((61.0, False), (59.0, True), (61.0, True)):
+        assert queued_withdrawn() == [token]
+        ended_at = engine.clock() - timedelta(minutes=2 if is_long_ago else 0)
+        Attempt.objects.filter(token=token).update(finished_at=ended_at)
+        engine.beat(idle_s=idle_s)
+        engine.relay.forget_unqueued()
+
+    assert queued_withdrawn() == []
 
 
 def test_what_a_worker_takes_for_withdrawn_by_mistake_is_lost() -> None:

@@ -92,6 +92,12 @@ def availability(names: Collection[str] | None = None, *, now: datetime) -> dict
     }
 
 
+def awaited_names(*, idle_since: datetime, now: datetime) -> list[str]:
+    """Return the names for which a live worker has waited at empty queues since a time, or longer."""
+    idle = Offer.objects.filter(is_live(now=now), worker__idle_since__lte=idle_since)
+    return list(idle.values_list("name", flat=True).distinct())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueEntry:
     """A task that some worker announced once."""

@@ -28,7 +28,7 @@ class Batch:
     setbacks: list[Setback] = field(default_factory=list)
     #: Tasks of which a lost attempt has succeeded after all, by number.
     late: list[int] = field(default_factory=list)
-    #: Attempts of which the broker has nothing any more, by number.
+    #: Attempts that a worker has answered for, and whose delivery it acks, by number.
     gone: list[int] = field(default_factory=list)
     dropped: int = 0
     _settled: set[int] = field(default_factory=set)

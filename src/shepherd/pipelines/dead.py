@@ -17,6 +17,8 @@ from shepherd.wire.envelope import TaskError
 #: Characters of a message that are kept; enough for everything but a large result.
 BODY_LIMIT: Final = 64 * 1024
 _REASON_LIMIT: Final = 2000
+#: Older ones are of no use to anybody; a worker in another language may make many.
+MESSAGES_KEPT: Final = 10_000
 
 
 def record_dead_letter(token: str, error: TaskError, *, now: datetime, draw: Draw) -> Moved | None:
@@ -38,7 +40,7 @@ def record_dead_letter(token: str, error: TaskError, *, now: datetime, draw: Dra
 
 
 def keep_dead_message(*, source: str, reason: str, body: bytes, now: datetime) -> None:
-    """Store a message that nobody can use, for people to look at."""
+    """Store a message that nobody can use, for people to look at; beyond `MESSAGES_KEPT` the oldest goes."""
     sql.insert(
         "pipelines_deadmessage",
         ("at", "source", "reason", "body"),
@@ -50,4 +52,8 @@ def keep_dead_message(*, source: str, reason: str, body: bytes, now: datetime) -
                 sql.text(body[: BODY_LIMIT * 4].decode("utf-8", "replace"), BODY_LIMIT),
             )
         ],
+    )
+    sql.execute(
+        "DELETE FROM pipelines_deadmessage WHERE number <= (SELECT MAX(number) FROM pipelines_deadmessage) - %s",
+        [MESSAGES_KEPT],
     )

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import transaction
 
 from shepherd.domain.status import ENDED_RUN, UNFINISHED_ATTEMPT, UNFINISHED_TASK, AttemptStatus, TaskStatus
-from shepherd.pipelines import sql
+from shepherd.pipelines import sql, withdrawn
 from shepherd.pipelines.advance import ATTEMPTS, Moved, task_change
 from shepherd.pipelines.changes import write_changes
 from shepherd.pipelines.setbacks import LOST, Draw, Setback, record_setbacks
@@ -108,8 +108,8 @@ def _is_in_vain(row: Mapping[str, Any]) -> bool:
 
 def are_over() -> bool:
     """Return whether there is a lease to end, of an attempt that goes on or of a withdrawn one."""
-    conditions = (f"status = 'running' AND {_is_over()}", _withdrawn_and_silent())
-    return any(sql.rows(f"SELECT number FROM pipelines_attempt WHERE {each} LIMIT 1") for each in conditions)
+    running = f"SELECT number FROM pipelines_attempt WHERE status = 'running' AND {_is_over()} LIMIT 1"
+    return bool(sql.rows(running)) or withdrawn.has_silent()
 
 
 def end_leases(*, now: datetime, draw: Draw) -> Moved:
@@ -126,7 +126,7 @@ def end_leases(*, now: datetime, draw: Draw) -> Moved:
                 {sql.for_update(of="r, t, a", skip_locked=True)}"""
         )
         record_setbacks([_lost(row) for row in found], moved, now=now, draw=draw)
-        _forget_withdrawn()
+    withdrawn.forget_silent()
     return moved
 
 
@@ -143,12 +143,3 @@ def _lost(row: Mapping[str, Any]) -> Setback:
     lease_s = settings.SHEPHERD.lease.total_seconds()
     message = f"worker {row['worker']} has not been heard of for {lease_s:g} s"
     return Setback(row=row, status=AttemptStatus.LOST, error=TaskError(code=LOST, message=message))
-
-
-def _forget_withdrawn() -> None:
-    """Take off the list what a worker had claimed that is gone: no queue has its message."""
-    sql.execute(f"UPDATE pipelines_attempt SET is_queued = FALSE WHERE {_withdrawn_and_silent()}")
-
-
-def _withdrawn_and_silent() -> str:
-    return f"is_queued AND status = 'withdrawn' AND claimed_at IS NOT NULL AND lease_until < {sql.from_now()}"

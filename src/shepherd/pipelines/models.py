@@ -149,7 +149,7 @@ class Attempt(models.Model):
     is_queued = models.BooleanField(default=True, db_default=True)
     #: When a worker took it over from the broker; from then on its lease runs.
     claimed_at = models.DateTimeField(null=True)
-    #: By the database's clock; null before it was claimed.
+    #: By the database's clock; null before it was claimed. Of a withdrawn one that was answered, how long it is listed.
     lease_until = models.DateTimeField(null=True)
     #: When a heartbeat named it last; null until one did.
     seen_at = models.DateTimeField(null=True)

@@ -1,6 +1,6 @@
 """What falls due by itself: retries after their pause, and tasks that waited or ran for too long."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -32,23 +32,31 @@ def open_retries(*, now: datetime) -> Moved:
                 ORDER BY t.number LIMIT {_AT_ONCE} {sql.for_update(of="r, t", skip_locked=True)}""",
             [sql.time(now), sql.time(now + LONGEST_PAUSE)],
         )
+        before = _last_attempts([row["task_number"] for row in due])
         moved = Moved()
-        open_next([_next(row) for row in due], moved, now=now)
+        open_next([_next(row, before.get(row["task_number"])) for row in due], moved, now=now)
         return moved
 
 
-def _next(row: Mapping[str, Any]) -> NextTask:
-    """Return a task as its last attempt was sent, which a publisher may have changed; or as it was corrected since."""
-    before = sql.rows(
-        """SELECT a.context AS context, a.data AS data, t.corrected_context AS corrected FROM pipelines_attempt a
-           JOIN pipelines_task t ON t.number = a.task_id WHERE a.task_id = %s AND a.attempt_no = %s""",
-        [row["task_number"], row["task_attempt_no"]],
+def _last_attempts(task_numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
+    if not task_numbers:
+        return {}
+    found = sql.rows(
+        f"""SELECT a.task_id AS task_number, a.context AS context, a.data AS data, t.corrected_context AS corrected
+            FROM pipelines_attempt a JOIN pipelines_task t ON t.number = a.task_id AND t.attempt_no = a.attempt_no
+            WHERE a.task_id IN {sql.places(task_numbers)}""",
+        task_numbers,
     )
-    if not before:
+    return {row["task_number"]: row for row in found}
+
+
+def _next(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> NextTask:
+    """Return a task as its last attempt was sent, which a publisher may have changed; or as it was corrected since."""
+    if before is None:
         return NextTask(row, row["context"], input_of(row))
     # What a publisher made of a corrected context is in the attempt that it published.
-    corrected = None if row["is_led"] else before[0]["corrected"]
-    return NextTask(row, corrected or before[0]["context"], before[0]["data"])
+    corrected = None if row["is_led"] else before["corrected"]
+    return NextTask(row, corrected or before["context"], before["data"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

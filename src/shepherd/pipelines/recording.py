@@ -14,7 +14,7 @@ from shepherd.pipelines.batch import Batch, Pair
 from shepherd.pipelines.changes import write_changes
 from shepherd.pipelines.leases import record_claims
 from shepherd.pipelines.setbacks import Draw, record_setbacks
-from shepherd.pipelines.withdrawn import forget, withdraw
+from shepherd.pipelines.withdrawn import note_answered, withdraw
 from shepherd.wire import strict_json
 from shepherd.wire.envelope import Finished, Reply, Started
 from shepherd.wire.value import NOTHING
@@ -39,7 +39,7 @@ def record(replies: Sequence[Reply], *, now: datetime, draw: Draw = random.rando
         _record_succeeded(batch.succeeded, moved, now)
         _record_work(batch.failed, now)
         record_setbacks(batch.setbacks, moved, now=now, draw=draw)
-        forget(batch.gone)
+        note_answered(batch.gone)
     return moved
 
 

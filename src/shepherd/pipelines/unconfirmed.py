@@ -9,6 +9,7 @@ from django.db import transaction
 
 from shepherd.pipelines import sql
 from shepherd.pipelines.advance import ATTEMPTS
+from shepherd.pipelines.announced import awaited_names
 from shepherd.pipelines.intents import Intent
 
 #: No attempt is this much younger than the time of which anybody asks.
@@ -53,14 +54,14 @@ def missed(*, now: datetime, limit: int) -> list[Intent]:
     delivery as long. Only to be called by who would have heard the heartbeats.
     """
     lease_ago = now - settings.SHEPHERD.lease
-    names = _awaited(idle_since=lease_ago, now=now)
+    names = awaited_names(idle_since=lease_ago, now=now)
     return _seen_now(names, confirmed_before=lease_ago, unseen_since=lease_ago, now=now, limit=limit)
 
 
 def has_missed(*, now: datetime) -> bool:
     """Return whether there are such."""
     lease_ago = now - settings.SHEPHERD.lease
-    names = _awaited(idle_since=lease_ago, now=now)
+    names = awaited_names(idle_since=lease_ago, now=now)
     return bool(names) and bool(_in_a_queue(names, confirmed_before=lease_ago, unseen_since=lease_ago, limit=1))
 
 
@@ -91,15 +92,6 @@ def forget_confirms(names: Collection[str]) -> int:
 def unfinished_names() -> list[str]:
     """Return the names of all tasks that the broker or a worker may have."""
     found = sql.rows("SELECT DISTINCT name FROM pipelines_task WHERE status IN ('published', 'running')")
-    return [row["name"] for row in found]
-
-
-def _awaited(*, idle_since: datetime, now: datetime) -> list[str]:
-    found = sql.rows(
-        """SELECT DISTINCT o.name AS name FROM pipelines_offer o JOIN pipelines_workerseen w ON w.number = o.worker_id
-           WHERE w.state = 'serving' AND w.last_seen_at >= %s AND w.idle_since <= %s""",
-        [sql.time(now - settings.SHEPHERD.worker_gone_after), sql.time(idle_since)],
-    )
     return [row["name"] for row in found]
 
 

@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from django.conf import settings
+from django.db import transaction
+
 from shepherd.pipelines import sql
+from shepherd.pipelines.announced import awaited_names
 
 
 def queued_withdrawn() -> list[str]:
@@ -29,4 +33,66 @@ def forget(attempt_numbers: Sequence[int]) -> None:
         sql.execute(
             f"UPDATE pipelines_attempt SET is_queued = FALSE WHERE number IN {sql.places(attempt_numbers)}",
             attempt_numbers,
+        )
+
+
+def note_answered(attempt_numbers: Sequence[int]) -> None:
+    """Note that workers answered for these: what was withdrawn leaves the list a lease later, unless asked for again.
+
+    Not at once, since a worker acks after it has answered: the broker gives what a dead one had to another.
+    """
+    if not attempt_numbers:
+        return
+    numbers = sql.places(attempt_numbers)
+    sql.execute(
+        f"UPDATE pipelines_attempt SET is_queued = FALSE WHERE number IN {numbers} AND status <> 'withdrawn'",
+        attempt_numbers,
+    )
+    sql.execute(
+        f"""UPDATE pipelines_attempt SET lease_until = {sql.from_now(settings.SHEPHERD.lease.total_seconds())}
+            WHERE number IN {numbers} AND status = 'withdrawn' AND is_queued""",
+        attempt_numbers,
+    )
+
+
+def has_silent() -> bool:
+    """Return whether there are such as `forget_silent` takes off the list."""
+    return bool(sql.rows(f"SELECT number FROM pipelines_attempt WHERE {_is_silent()} LIMIT 1"))
+
+
+def forget_silent() -> None:
+    """Take off the list what a worker had claimed that is gone, or has answered for a lease ago.
+
+    Only to be called by who would have heard that it was delivered again.
+    """
+    _forget_where(_is_silent(), [])
+
+
+def _is_silent() -> str:
+    return f"is_queued AND status = 'withdrawn' AND lease_until < {sql.from_now()}"
+
+
+def forget_unqueued(*, now: datetime) -> None:
+    """Take off the list what no queue holds, since a worker of its name has waited for a delivery for a lease.
+
+    Such as was cancelled before the broker had it, or lay in a queue that was deleted.
+    """
+    if not sql.rows("SELECT number FROM pipelines_attempt WHERE is_queued AND status = 'withdrawn' LIMIT 1"):
+        return
+    lease_ago = now - settings.SHEPHERD.lease
+    if names := awaited_names(idle_since=lease_ago, now=now):
+        _forget_where(
+            f"""is_queued AND status = 'withdrawn' AND lease_until IS NULL AND finished_at < %s AND task_id IN
+                (SELECT number FROM pipelines_task WHERE name IN {sql.places(names)})""",
+            [sql.time(lease_ago), *names],
+        )
+
+
+def _forget_where(condition: str, parameters: list[object]) -> None:
+    with transaction.atomic():
+        # By number, as everybody locks them: else two may wait for each other.
+        sql.execute(
+            f"""UPDATE pipelines_attempt SET is_queued = FALSE WHERE number IN (SELECT number FROM pipelines_attempt
+                WHERE {condition} ORDER BY number {sql.for_update(skip_locked=True)})""",
+            parameters,
         )

@@ -11,7 +11,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 from shepherd.broker.port import Broker, Delivery, Message
 from shepherd.broker.topology import DEAD_EXCHANGE
 from shepherd.errors import DatabaseUnavailableError, ProtocolError
-from shepherd.pipelines import dead, leases, overdue, recording, starting, unconfirmed
+from shepherd.pipelines import dead, leases, overdue, recording, starting, unconfirmed, withdrawn
 from shepherd.pipelines.advance import Moved
 from shepherd.pipelines.intents import Intent
 from shepherd.pipelines.setbacks import Draw
@@ -120,6 +120,10 @@ class Relay:
     def retry(self) -> None:
         """Publish every task again whose pause after a failed attempt is over."""
         self._go_on(overdue.open_retries(now=self._clock()))
+
+    def forget_unqueued(self) -> None:
+        """Take what no queue holds off the list of withdrawn attempts."""
+        withdrawn.forget_unqueued(now=self._clock())
 
     def end_overdue(self) -> None:
         """Give up what has waited or run for longer than its policy allows. Only for who would have heard of it."""

@@ -20,6 +20,7 @@ class Watch:
 
     def look(self) -> None:
         self._relay.retry()
+        self._relay.forget_unqueued()
         # A task that nobody seems to have begun, or ended, in time may have been: its reply waits, here or in a spool.
         if self._ears.have_heard(database_at=self._database_time()) and self._relay.has_silent():
             self._conclude()
