@@ -47,7 +47,7 @@ class Handle:
             TypeError: Nothing can become that type.
         """
         wanted = data_type(as_)
-        if wanted.label in {"polars.LazyFrame", "pathlib.Path"}:
+        if wanted.is_bound_to_files:
             raise TypeError(f"load(as_={wanted.label}): would outlive its local copy; load polars.DataFrame or bytes")
         with tempfile.TemporaryDirectory() as scratch, Desk(self._store, prefix="-", scratch=Path(scratch)) as desk:
             return wanted.decode(self.value, desk)

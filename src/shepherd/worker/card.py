@@ -52,7 +52,11 @@ def _change(path: Path, kind: str, source: Value, desk: Desk) -> dict[str, Any]:
     """Return what a task did to its input, where that was a table which it has read."""
     if not isinstance(source, ClaimCheck) or (given := desk.local(source)) is None:
         return {}
-    before, after = card_table.outline(given, kind_of(source)), card_table.outline(path, kind)
+    table, stated = desk.table(source), kind_of(source)
+    if table is None and stated not in {PARQUET, CSV}:
+        return {}
+    before = card_table.outline(given, stated) if table is None else card_table.outline(table, PARQUET)
+    after = card_table.outline(path, kind)
     return {} if before is None or after is None else {"change": card_table.change(before, after)}
 
 

@@ -22,6 +22,9 @@ class Desk:
         self._folder: Path | None = None
         #: Where the bytes of a claim lie on this server, by its address.
         self._local: dict[str, Path] = {}
+        #: What was made of a claim's bytes to read them as a table, by its address.
+        self._tables: dict[str, Path] = {}
+        self._put: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -31,22 +34,34 @@ class Desk:
             # What is left is removed with the worker's whole scratch folder.
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def path(self, name: str) -> Path:
-        """Return a path for a new file, which is removed when the attempt has ended."""
+    def folder(self) -> Path:
+        """Return a new empty folder, which is removed when the attempt has ended."""
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(dir=self._scratch))
-        return self._folder / name
+            self._folder = Path(tempfile.mkdtemp(dir=self._scratch)).resolve()
+        return Path(tempfile.mkdtemp(dir=self._folder))
+
+    def path(self, name: str) -> Path:
+        """Return a path for a new file in a folder of its own: no other file of the attempt ever has it."""
+        return self.folder() / name
 
     def fetch(self, claim: ClaimCheck) -> Path:
         path = self._local.get(claim.uri)
         if path is None:
-            path = self._local[claim.uri] = self._store.fetch(claim, into=self.path("").resolve())
+            path = self._local[claim.uri] = self._store.fetch(claim, into=self.folder())
         return path
 
     def local(self, claim: ClaimCheck) -> Path | None:
         """Return the file with a claim's bytes if this attempt has it at hand, as written or fetched before."""
         path = self._local.get(claim.uri)
         return path if path is not None and path.exists() else None
+
+    def keep_table(self, claim: ClaimCheck, path: Path) -> None:
+        """Remember the Parquet file that was made of a claim's bytes."""
+        self._tables[claim.uri] = path
+
+    def table(self, claim: ClaimCheck) -> Path | None:
+        """Return the Parquet file that was made of a claim's bytes, if one was."""
+        return self._tables.get(claim.uri)
 
     def read(self, claim: ClaimCheck) -> bytes:
         path = self._local.get(claim.uri)
@@ -57,10 +72,20 @@ class Desk:
         self._local[claim.uri] = path
 
     def put(self, source: Path | bytes, *, name: str, media_type: str) -> ClaimCheck:
-        claim = self._store.put(source, key=f"{self._prefix}/{segment(name)}", media_type=media_type)
+        """Leave a file or some bytes in the store, under a key that ends like `name`. Raises as `Store.put` does."""
+        claim = self._store.put(source, key=f"{self._prefix}/{self._unused(name)}", media_type=media_type)
         if isinstance(source, Path):
             self._local[claim.uri] = source
         return claim
+
+    def _unused(self, name: str) -> str:
+        fit = segment(name)
+        key, number = fit, 1
+        while key in self._put:
+            number += 1
+            key = segment(f"{number}-{fit[-180:]}")
+        self._put.add(key)
+        return key
 
     def discard(self, path: Path) -> None:
         """Remove a file that isn't needed any more; one that stands for a claim stays until the attempt has ended."""

@@ -10,26 +10,41 @@ CSV: Final = "text/csv"
 JSON: Final = "application/json"
 TEXT: Final = "text/plain"
 BYTES: Final = "application/octet-stream"
+#: JSON values one after another, each in a line of its own.
+NDJSON: Final = "application/x-ndjson"
+GEOJSON: Final = "application/geo+json"
+TSV: Final = "text/tab-separated-values"
+XML: Final = "application/xml"
+XLSX: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+XLS: Final = "application/vnd.ms-excel"
+HTML: Final = "text/html"
+#: A folder: an uncompressed tar of plain files and folders.
+FOLDER: Final = "application/vnd.shepherd.folder+tar"
 
 #: A list of our own: what Python's `mimetypes` says depends on the server's files.
 _BY_SUFFIX: Final = {
     ".parquet": PARQUET,
     ".csv": CSV,
+    ".tsv": TSV,
+    ".tab": TSV,
     ".json": JSON,
+    ".ndjson": NDJSON,
+    ".jsonl": NDJSON,
     ".txt": TEXT,
     ".log": TEXT,
     ".md": "text/markdown",
-    ".html": "text/html",
-    ".xml": "application/xml",
+    ".html": HTML,
+    ".xml": XML,
     ".pdf": "application/pdf",
     ".png": "image/png",
     ".jpg": "image/jpeg",
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
-    ".geojson": "application/geo+json",
+    ".geojson": GEOJSON,
     ".zip": "application/zip",
     ".gz": "application/gzip",
-    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ".xlsx": XLSX,
+    ".xls": XLS,
 }
 
 

@@ -1,5 +1,7 @@
 """What a task may return, and how it travels on."""
 
+import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -7,12 +9,18 @@ import msgspec
 
 from shepherd.errors import TaskFailedError
 from shepherd.wire import strict_json
+from shepherd.wire.document import DOCUMENT, Fields, Items, Node, to_document
 from shepherd.wire.value import INLINE_LIMIT, NOTHING, Inline, Value
-from shepherd.worker import tables
+from shepherd.worker import folders, tables
 from shepherd.worker.desk import Desk
-from shepherd.worker.media import BYTES, JSON, PARQUET, TEXT, media_type_of
+from shepherd.worker.media import BYTES, FOLDER, JSON, PARQUET, TEXT, media_type_of
 
-_RULE: Final = "a task returns None, JSON, str, bytes, pathlib.Path or a data frame of polars, pandas or pyarrow"
+_RULE: Final = (
+    "a task returns None, JSON, str, bytes, pathlib.Path, a data frame of polars, pandas or pyarrow, "
+    "or a list or dict of these"
+)
+#: Each level of a list or dict takes two of the hundred that a JSON document may have.
+_DEEPEST: Final = 40
 
 
 def encode(returned: Any, desk: Desk, *, is_by_path: bool = False) -> Value:
@@ -24,21 +32,35 @@ def encode(returned: Any, desk: Desk, *, is_by_path: bool = False) -> Value:
         TaskFailedError: `invalid_result`: nothing can travel for this; the text says what may be returned.
         StoreUnavailableError: The store didn't take it.
     """
+    if is_by_path and isinstance(returned, str) and _names_file(returned):
+        return _file(Path(returned), desk)
+    node = _node(returned, desk, name="result")
+    if isinstance(node, Fields | Items):
+        return desk.put(to_document(node), name="result.json", media_type=DOCUMENT)
+    return node
+
+
+def _node(returned: Any, desk: Desk, *, name: str, depth: int = 0) -> Node:
     if returned is None:
         return NOTHING
     if isinstance(returned, str):
-        is_file = is_by_path and _names_file(returned)
-        return _file(Path(returned), desk) if is_file else _text(returned, desk)
+        return _text(returned, desk, name=name)
     if isinstance(returned, Path):
         return _file(returned, desk)
     if isinstance(returned, bytes | bytearray | memoryview):
-        return desk.put(bytes(returned), name="result.bin", media_type=BYTES)
-    writer = tables.WRITERS.get(tables.type_key(type(returned)))
-    if writer is None:
-        return _json(returned, desk)
+        return desk.put(bytes(returned), name=f"{name}.bin", media_type=BYTES)
+    writer = tables.writer_of(returned)
+    if writer is not None:
+        return _table(returned, desk, writer=writer, name=name)
+    return _compound(returned, desk, name=name, depth=depth)
+
+
+def _table(returned: Any, desk: Desk, *, writer: tables.Writer, name: str) -> Value:
     path = desk.path("result.parquet")
     writer(returned, path)
-    return desk.put(path, name=path.name, media_type=PARQUET)
+    claim = desk.put(path, name=f"{name}.parquet", media_type=PARQUET)
+    desk.discard(path)
+    return claim
 
 
 def _names_file(text: str) -> bool:
@@ -49,28 +71,40 @@ def _names_file(text: str) -> bool:
 
 
 def _file(path: Path, desk: Desk) -> Value:
+    if path.is_dir():
+        tar = desk.path("folder.tar")
+        folders.pack(path, tar)
+        claim = desk.put(tar, name=f"{path.resolve().name or 'folder'}.tar", media_type=FOLDER)
+        desk.discard(tar)
+        return claim
     if not path.is_file():
-        what = "is a folder; return one file" if path.is_dir() else "names no file here"
-        raise TaskFailedError("invalid_result", f"the returned path {path} {what}")
+        raise TaskFailedError("invalid_result", f"the returned path {path} names no file here")
     return desk.put(path, name=path.name, media_type=media_type_of(path.name))
 
 
-def _text(text: str, desk: Desk) -> Value:
+def _text(text: str, desk: Desk, *, name: str) -> Value:
     try:
         encoded = text.encode()
     except UnicodeEncodeError as error:
         raise TaskFailedError("invalid_result", f"the returned text holds what is no character: {error}") from None
     if len(encoded) <= INLINE_LIMIT:
         return Inline(text)
-    return desk.put(encoded, name="result.txt", media_type=TEXT)
+    return desk.put(encoded, name=f"{name}.txt", media_type=TEXT)
 
 
-def _json(returned: Any, desk: Desk) -> Value:
+def _compound(returned: Any, desk: Desk, *, name: str, depth: int) -> Node:
     # True, small numbers: what can't go wrong needs no proof.
     if isinstance(returned, bool):
         return Inline(returned)
     try:
-        encoded = _dumps(returned)
+        try:
+            encoded = strict_json.dumps(returned)
+        except TypeError:
+            # Only now, since looking into a long list costs more than writing it.
+            if _holds_more_than_json(returned):
+                return _parts(returned, desk, name=name, depth=depth)
+            # Dataclasses, times, UUIDs, sets, NumPy's numbers: what has one obvious form in JSON gets it.
+            encoded = strict_json.dumps(msgspec.to_builtins(returned, str_keys=True, enc_hook=_plain))
         document = strict_json.loads(encoded)
     except strict_json.StrictJsonError as error:
         raise TaskFailedError("invalid_result", f"the returned value {error}") from None
@@ -79,15 +113,44 @@ def _json(returned: Any, desk: Desk) -> Value:
         raise TaskFailedError("invalid_result", f"the returned {kind} can't travel: {error}; {_RULE}") from None
     if len(encoded) <= INLINE_LIMIT:
         return Inline(document)
-    return desk.put(encoded.encode(), name="result.json", media_type=JSON)
+    return desk.put(encoded.encode(), name=f"{name}.json", media_type=JSON)
 
 
-def _dumps(value: Any) -> str:
-    try:
-        return strict_json.dumps(value)
-    except TypeError:
-        # Dataclasses, times, UUIDs, sets, NumPy's numbers: what has one obvious form in JSON gets it.
-        return strict_json.dumps(msgspec.to_builtins(value, str_keys=True, enc_hook=_plain))
+def _parts(returned: Any, desk: Desk, *, name: str, depth: int) -> Fields | Items:
+    if depth >= _DEEPEST:
+        raise TaskFailedError("invalid_result", f"the returned value is nested more than {_DEEPEST} levels deep")
+    inside = "" if depth == 0 else f"{name}."
+    fields = _fields(returned)
+    if fields is None:
+        parts = [_node(part, desk, name=f"{inside}{at}", depth=depth + 1) for at, part in enumerate(returned)]
+        return Items(parts)
+    for key in fields:
+        if not isinstance(key, str):
+            raise TaskFailedError("invalid_result", f"the returned dict has the key {key!r}; names must be strings")
+    return Fields({key: _node(part, desk, name=f"{inside}{key}", depth=depth + 1) for key, part in fields.items()})
+
+
+def _fields(value: Any) -> Mapping[Any, Any] | None:
+    """Return the named parts of a value, None if it hasn't such."""
+    if isinstance(value, Mapping):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return value._asdict() if hasattr(value, "_asdict") else None
+
+
+def _holds_more_than_json(value: Any) -> bool:
+    if isinstance(value, bytes | bytearray | memoryview | Path) or tables.writer_of(value) is not None:
+        return True
+    return any(_holds_more_than_json(part) for part in _inside(value))
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    fields = _fields(value)
+    if fields is not None:
+        yield from fields.values()
+    elif isinstance(value, list | tuple):
+        yield from value
 
 
 def _plain(value: Any) -> Any:

@@ -14,10 +14,13 @@ from shepherd.errors import ProtocolError
 from shepherd.wire import beat, control, envelope, logs, manifest, value
 from shepherd.wire.beat import parse_beat
 from shepherd.wire.control import DeadLetter, Hello, Wake, Withdrawals
+from shepherd.wire.document import DOCUMENT as DOCUMENT_TYPE
+from shepherd.wire.document import Fields, parse_document, to_document
 from shepherd.wire.envelope import TaskEnvelope, parse_reply
 from shepherd.wire.fields import VERSION, parse_kind
 from shepherd.wire.logs import LogLines
 from shepherd.wire.manifest import Manifest
+from shepherd.worker.media import FOLDER
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^### (\w+)\n(.*?)(?=^##)", DOCUMENT, re.MULTILINE | re.DOTALL)
@@ -80,6 +83,18 @@ def test_finished_is_shown_with_a_result_with_an_error_and_given_up() -> None:
     statuses = [json.loads(example)["status"] for heading, example in FENCED if heading == "finished"]
 
     assert statuses == ["succeeded", "failed", "lost"]
+
+
+def test_the_example_of_several_values_is_read_and_written_again_the_same() -> None:
+    section = DOCUMENT.split("### Several values")[1].split("\n## ")[0]
+    example = "".join(line for line in section.splitlines(keepends=True) if line.startswith("    "))
+
+    node = parse_document(example.encode())
+
+    assert isinstance(node, Fields)
+    assert json.loads(to_document(node)) == json.loads(example)
+    assert f"`{DOCUMENT_TYPE}`" in DOCUMENT
+    assert f"`{FOLDER}`" in DOCUMENT
 
 
 def test_no_example_stands_where_it_is_not_checked() -> None:

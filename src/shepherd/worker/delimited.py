@@ -1,0 +1,218 @@
+"""CSV, as it is really published, into Parquet: streamed, whatever its encoding, separator and oddities."""
+
+import codecs
+import csv
+import importlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from shepherd.errors import TaskFailedError
+from shepherd.worker import columns
+from shepherd.worker.desk import Desk
+from shepherd.worker.recognise import chunks_of
+from shepherd.worker.tables import write_lazy
+
+#: In characters: enough to see the header, and rows enough to judge the separator by.
+_HEAD: Final = 256 * 1024
+_ROWS_TO_JUDGE_SEPARATOR: Final = 50
+_SEPARATORS: Final = ",;\t|"
+#: The csv module's own limit of a field is 128 KiB; a boundary of a district as text has more.
+_LONGEST_FIELD: Final = 2**31 - 1
+_SEPARATOR_LINE: Final = re.compile(r"\"?sep=(.)\"?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    separator: str
+    #: Unique, none empty.
+    names: Sequence[str]
+    #: Records before the header, as the `sep=;` that Excel understands.
+    skipped: int
+
+
+def csv_to_parquet(source: Path, desk: Desk, *, encoding: str, separator: str = "") -> Path:
+    """Rewrite a CSV file as Parquet. Without a `separator` it is judged by the first rows.
+
+    The first line names the columns. What polars can't read as it stands, and what has blank lines, is rewritten
+    record by record first, which is slower and says the line of what can't be read at all.
+
+    Raises:
+        TaskFailedError: `invalid_data`: a row has more fields than the header, or a quote isn't closed.
+    """
+    pl = importlib.import_module("polars")
+    path = source if encoding in {"utf-8", "utf-8-sig"} else _recoded(source, desk.path("recoded.csv"), encoding)
+    layout = _layout(_head(path), separator)
+    target = desk.path("data.parquet")
+    if not layout.names:
+        pl.DataFrame().write_parquet(target)
+        return target
+    if layout.skipped or _has_odd_lines(path):
+        path, layout = _rewritten(path, desk, layout)
+    try:
+        _convert(path, layout, target)
+    except pl.exceptions.PolarsError as error:
+        if layout.separator == _Clean.delimiter:
+            raise _unreadable(str(error)) from error
+        path, layout = _rewritten(path, desk, layout)
+        _convert(path, layout, target)
+    return target
+
+
+def _convert(path: Path, layout: _Layout, target: Path) -> None:
+    pl = importlib.import_module("polars")
+    strings = _scan(path, layout, dict.fromkeys(layout.names, pl.String))
+    has_comma = layout.separator != ","
+    kinds = columns.judge_head(strings, has_decimal_comma=has_comma)
+    try:
+        _sink(path, layout, kinds, target)
+    except pl.exceptions.PolarsError:
+        # A later row isn't like the first ones.
+        _sink(path, layout, columns.judge(strings, layout.names, has_decimal_comma=has_comma), target)
+
+
+def _sink(path: Path, layout: _Layout, kinds: dict[str, columns.Kind], target: Path) -> None:
+    read_as = {name: columns.read_as(kind) for name, kind in kinds.items()}
+    conversions = [columns.conversion(name, kind) for name, kind in kinds.items() if kind.is_converted]
+    write_lazy(_scan(path, layout, read_as).with_columns(conversions), target)
+
+
+def _scan(path: Path, layout: _Layout, schema: dict[str, Any]) -> Any:
+    return importlib.import_module("polars").scan_csv(
+        path,
+        has_header=False,
+        skip_rows=1,
+        separator=layout.separator,
+        schema={name: schema[name] for name in layout.names},
+        null_values=columns.MISSING,
+    )
+
+
+def _recoded(source: Path, target: Path, encoding: str) -> Path:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        with target.open("w", encoding="utf-8", newline="") as file:
+            for chunk in chunks_of(source):
+                file.write(decoder.decode(chunk))
+            file.write(decoder.decode(b"", final=True))
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise _unreadable(f"it isn't all {encoding}: {error}") from None
+    return target
+
+
+def _head(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        head = file.read(_HEAD)
+        is_whole = not file.read(1)
+    return head if is_whole or "\n" not in head else head[: head.rindex("\n") + 1]
+
+
+def _layout(head: str, separator: str) -> _Layout:
+    csv.field_size_limit(_LONGEST_FIELD)
+    first = head.lstrip().partition("\n")[0].strip()
+    named = _SEPARATOR_LINE.fullmatch(first)
+    if named:
+        separator, head = named[1], head.lstrip().partition("\n")[2]
+    chosen = separator or max(_SEPARATORS, key=lambda candidate: _fit(head, candidate))
+    header = next(_records(head, chosen), [])
+    return _Layout(separator=chosen, names=unique_names(header), skipped=1 if named else 0)
+
+
+def _records(text: str, separator: str) -> Iterator[list[str]]:
+    return (record for record in csv.reader(text.splitlines(keepends=True), delimiter=separator) if record)
+
+
+def _fit(head: str, separator: str) -> tuple[float, int]:
+    """Return how well a separator explains the first rows: the share that has as many fields as the header."""
+    counts = []
+    for record, _ in zip(_records(head, separator), range(_ROWS_TO_JUDGE_SEPARATOR), strict=False):
+        counts.append(len(record))
+    if not counts or counts[0] < 2:
+        return 0.0, 0
+    return Counter(counts)[counts[0]] / len(counts), counts[0]
+
+
+def unique_names(header: Iterable[str]) -> list[str]:
+    """Return names for columns: what comes a second time gets `_2`, what has no name its place, as `column_3`."""
+    given = [name if name.strip() else f"column_{place}" for place, name in enumerate(header, start=1)]
+    # What stands in the header keeps its name; only what is made up gives way.
+    reserved, taken, names = set(given), set[str](), []
+    for name in given:
+        unique, number = name, 1
+        while unique in taken or (unique != name and unique in reserved):
+            number += 1
+            unique = f"{name}_{number}"
+        taken.add(unique)
+        names.append(unique)
+    return names
+
+
+def _has_odd_lines(path: Path) -> bool:
+    """Return whether there are blank lines, which polars takes as rows, or lines ended by a lone carriage return."""
+    before, ends, returns = b"\n", 0, 0
+    for chunk in chunks_of(path):
+        seen = before + chunk
+        if b"\n\n" in seen or b"\n\r\n" in seen:
+            return True
+        ends, returns, before = ends + chunk.count(b"\n"), returns + chunk.count(b"\r"), seen[-2:]
+    return returns > 0 and ends == 0
+
+
+class _Clean(csv.Dialect):
+    #: The unit separator: stands in no text that people write, and tells a rewritten file from others.
+    delimiter = "\x1f"
+    quotechar = '"'
+    doublequote = True
+    #: Both are named so that the writer quotes either in a field.
+    lineterminator = "\r\n"
+    quoting = csv.QUOTE_MINIMAL
+
+
+def _rewritten(path: Path, desk: Desk, layout: _Layout) -> tuple[Path, _Layout]:
+    target = desk.path("rewritten.csv")
+    with (
+        path.open(encoding="utf-8-sig", errors="strict", newline="") as source,
+        target.open("w", encoding="utf-8", newline="") as file,
+        _naming_lines() as at,
+    ):
+        reader = csv.reader(source, delimiter=layout.separator, strict=True)
+        writer = csv.writer(file, dialect=_Clean)
+        for number, record in enumerate(_counted(reader, at)):
+            if number >= layout.skipped:
+                writer.writerow(_fitted(record, layout, line=at[0]))
+    return target, _Layout(separator=_Clean.delimiter, names=layout.names, skipped=0)
+
+
+def _counted(reader: Any, at: list[int]) -> Iterator[list[str]]:
+    """Yield the records that aren't blank; `at[0]` is the line on which the current one begins."""
+    begins = 1
+    for record in reader:
+        at[0], begins = begins, reader.line_num + 1
+        if record:
+            yield record
+        at[0] = begins
+
+
+@contextmanager
+def _naming_lines() -> Iterator[list[int]]:
+    at = [1]
+    try:
+        yield at
+    except csv.Error as error:
+        raise _unreadable(f"line {at[0]}: {error}; is a quote not closed?") from None
+
+
+def _fitted(record: list[str], layout: _Layout, *, line: int) -> list[str]:
+    wanted = len(layout.names)
+    if len(record) > wanted and any(record[wanted:]):
+        raise _unreadable(f"line {line} has {len(record)} fields, but the header names {wanted}")
+    # Short ones are filled up with nothing, as every reader does.
+    return record[:wanted] + [""] * (wanted - len(record))
+
+
+def _unreadable(reason: str) -> TaskFailedError:
+    return TaskFailedError("invalid_data", f"the data can't be read as CSV: {reason}")
