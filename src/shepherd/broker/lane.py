@@ -144,7 +144,9 @@ class Lane:
         if self._consumers and not self.gone.done():
             answers = [self._ask(frames.cancel(self._wire.number, tag)) for tag in self._consumers]
             done, _ = await asyncio.wait(answers, timeout=_CALL_S)
-            if len(done) < len(answers) or any(answer.exception() for answer in done):
+            # Of all: the loop complains of an exception that nobody looked at.
+            failures = [answer.exception() for answer in done]
+            if len(done) < len(answers) or any(failures):
                 self.leave()
             self._consumers.clear()
 
