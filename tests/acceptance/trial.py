@@ -49,8 +49,8 @@ class Trial:
     ) -> dict[str, Any]:
         """Return the run's flow run as Prefect's API shows it, with its task runs, once it is in the wanted state.
 
-        Of a completed one all tasks are waited for; `tasks` says of how many otherwise. Those that a dead Task Publisher
-        left behind, Crashed, come on top.
+        Of a completed one all tasks are waited for; `tasks` says of how many otherwise. Those that a dead Task
+        Publisher left behind, Crashed, come on top.
         """
 
         def shown() -> dict[str, Any] | None:

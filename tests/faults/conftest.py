@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.faults.system import FaultSystem, fault_system
-from tests.support.faults.thoroughness import is_full
 
 
 @pytest.fixture(scope="session")
@@ -23,8 +22,3 @@ def faulty(shared_system: FaultSystem) -> FaultSystem:
     ours.system.start()
     ours.system.wait_ready()
     return ours
-
-
-#: Only in full: with times divided by 20 a silent worker's claim is not given up in time, by a cause not found yet.
-#: With the real times it is (`real_times.py`), and tests/integration/test_silence.py holds the rules themselves.
-collect_ignore = [] if is_full() else ["test_worker_dies.py"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,9 @@ class System:
         self.credentials = read_credentials(credentials_file(config))
         self._programs = {program.name: program for program in programs(config)}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        # One thread starts them all, whoever asks: with the thread that started it, not with the process, a process is
+        # told that its parent is dead.
+        self._starter = ThreadPoolExecutor(max_workers=1)
         self.api = httpx.Client(
             base_url=f"{config.page_url}/api/v1",
             headers={"Authorization": f"Bearer {self.credentials.token}"},
@@ -54,7 +58,7 @@ class System:
         """Start these processes, or all; what runs already is left alone. Doesn't wait until they are of use."""
         for name in names or self.names:
             if not self.is_running(name):
-                self._processes[name] = self._spawn(self._programs[name])
+                self._processes[name] = self._starter.submit(self._spawn, self._programs[name]).result()
 
     def start_worker(self, name: str, file: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
         """Start one more worker; from now on it is one of the processes, under this name."""
@@ -135,6 +139,7 @@ class System:
         """End everything, the last first. Safe to call again."""
         for name in reversed(list(self._processes)):
             self.stop(name)
+        self._starter.shutdown()
         self.api.close()
         leftovers.end(self.config.home)
 
