@@ -20,6 +20,7 @@ import psutil
 import psycopg
 
 from tests.support.faults.report import report
+from tests.support.faults.resources import Held, held, not_flat
 from tests.support.faults.system import FaultSystem, body, fault_system
 from tests.support.waiting import wait_until
 
@@ -33,6 +34,8 @@ _LIVE: Final = 20
 #: Of 200 kills each kind has at least 15.
 _SHARE: Final = 0.1
 _REAL_TIMES: Final = {"SHEPHERD_HOLD_S": "20", "SHEPHERD_LEASE_S": "60", "SHEPHERD_BEAT_S": "10"}
+#: For the first runs to end, none of which is disturbed.
+_WARM_S: Final = 300.0
 _FAST_TIMES: Final = {"SHEPHERD_HOLD_S": "1", "SHEPHERD_LEASE_S": "6", "SHEPHERD_BEAT_S": "0.5"}
 #: Whatever befalls it, every task is to succeed in the end.
 _POLICY: Final = {"retries": 50, "backoff": 1.0, "retry_on_lost": 50}
@@ -57,7 +60,7 @@ def rounds_of(seed: int, rounds: int) -> list[Kill]:
     kinds += [chance.choice(KINDS) for _ in range(rounds - len(kinds))]
     chance.shuffle(kinds)
     return [
-        Kill(kind=kind, which=chance.randrange(64), down_s=chance.uniform(0, 3), pause_s=chance.uniform(0, 4))
+        Kill(kind=kind, which=chance.randrange(64), down_s=chance.uniform(0, 2), pause_s=chance.uniform(0, 3))
         for kind in kinds
     ]
 
@@ -79,6 +82,13 @@ class Storm:
         _say(f"{sum(self.kills.values()):>4}  {kill.kind} ({self.live[-1]} runs unfinished)")
         getattr(self, f"_kill_{kill.kind.replace('-', '_')}")(kill)
         _let_pass(kill.pause_s)
+
+    def warm_up(self) -> Held:
+        """Let as many runs end as will be live, and return what is held then."""
+        for _ in range(_LIVE):
+            self._submit()
+        self.ours.rest(timeout_s=_WARM_S)
+        return held(self.ours)
 
     def _feed(self) -> int:
         """Submit until enough runs are unfinished; return how many are."""
@@ -148,23 +158,24 @@ class Storm:
 def main() -> int:
     options = _options()
     rounds = rounds_of(options.seed, options.rounds)
-    # Half of the time is the kills' at most, the rest everything else's.
-    until = time.monotonic() + options.minutes * 30
     _say(f"make chaos SEED={options.seed} ROUNDS={options.rounds} MINUTES={options.minutes:g}")
     times = _REAL_TIMES if options.times == "real" else _FAST_TIMES
     with tempfile.TemporaryDirectory(prefix="shepherd-chaos-") as folder:
         arguments: dict[str, Any] = {"is_postgres": True, "publishers": 2, "workers": len(_WORKERS), "slots": 4}
         with fault_system(Path(folder), has_prefect=True, environ=times, **arguments) as ours:
             storm = Storm(ours, longest_s=30.0 if options.times == "real" else 4.0, chance=random.Random(options.seed))
+            before = storm.warm_up()
+            # Half of the time is the kills' at most, the rest everything else's.
+            until = time.monotonic() + options.minutes * 30
             for kill in rounds:
                 if time.monotonic() > until:
                     _say(f"out of time after {sum(storm.kills.values())} of {options.rounds} rounds")
                     break
                 storm.strike(kill)
-            return _conclude(ours, storm, options)
+            return _conclude(ours, storm, options, before=before)
 
 
-def _conclude(ours: FaultSystem, storm: Storm, options: argparse.Namespace) -> int:
+def _conclude(ours: FaultSystem, storm: Storm, options: argparse.Namespace, *, before: Held) -> int:
     kinds = ", ".join(f"{kind} {storm.kills[kind]}" for kind in KINDS)
     fault = f"random kills, seed {options.seed} ({kinds})"
     not_at_rest = []
@@ -173,7 +184,7 @@ def _conclude(ours: FaultSystem, storm: Storm, options: argparse.Namespace) -> i
     except TimeoutError as error:
         not_at_rest.append(f"not at rest: {error}")
     found = ours.findings()
-    found.others += not_at_rest
+    found.others += not_at_rest or not_flat(ours, before)
     more = (
         f"at least {min(storm.live, default=0)} runs unfinished at each kill, runs {dict(found.runs)}, "
         f"{found.executions} executions, {found.repeated} of them repeated"
