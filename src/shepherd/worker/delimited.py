@@ -56,7 +56,7 @@ def csv_to_parquet(source: Path, desk: Desk, *, encoding: str, separator: str = 
     try:
         _convert(path, layout, target)
     except pl.exceptions.PolarsError as error:
-        if layout.separator == _Clean.delimiter:
+        if layout.separator == Clean.delimiter:
             raise _unreadable(str(error)) from error
         path, layout = _rewritten(path, desk, layout)
         _convert(path, layout, target)
@@ -162,7 +162,9 @@ def _has_odd_lines(path: Path) -> bool:
     return returns > 0 and ends == 0
 
 
-class _Clean(csv.Dialect):
+class Clean(csv.Dialect):
+    """How rows are written that were read record by record, for polars to read them."""
+
     #: The unit separator: stands in no text that people write, and tells a rewritten file from others.
     delimiter = "\x1f"
     quotechar = '"'
@@ -180,11 +182,11 @@ def _rewritten(path: Path, desk: Desk, layout: _Layout) -> tuple[Path, _Layout]:
         _naming_lines() as at,
     ):
         reader = csv.reader(source, delimiter=layout.separator, strict=True)
-        writer = csv.writer(file, dialect=_Clean)
+        writer = csv.writer(file, dialect=Clean)
         for number, record in enumerate(_counted(reader, at)):
             if number >= layout.skipped:
                 writer.writerow(_fitted(record, layout, line=at[0]))
-    return target, _Layout(separator=_Clean.delimiter, names=layout.names, skipped=0)
+    return target, _Layout(separator=Clean.delimiter, names=layout.names, skipped=0)
 
 
 def _counted(reader: Any, at: list[int]) -> Iterator[list[str]]:

@@ -11,6 +11,7 @@ from shepherd.wire.document import Fields, Items, Node
 from shepherd.wire.value import ClaimCheck, Inline
 from shepherd.worker import folders, tables
 from shepherd.worker.desk import Desk
+from shepherd.worker.json_tables import table_of
 from shepherd.worker.media import FOLDER, JSON, PARQUET, kind_of
 from shepherd.worker.tabulate import as_parquet
 
@@ -78,7 +79,7 @@ def frame_decoder(label: str, read: Callable[[Path], Any], of_records: Callable[
         if not isinstance(node, Inline) or not isinstance(node.value, list | dict):
             raise cannot(node, label)
         try:
-            return of_records(node.value)
+            return of_records(table_of(node.value))
         except Exception as error:
             raise TaskFailedError("invalid_data", f"{cannot(node, label)}: as a table, {error}") from error
 

@@ -78,7 +78,11 @@ def pandas_of_records(value: Any) -> Any:
 
 def arrow_of_records(value: Any) -> Any:
     pa = importlib.import_module("pyarrow")
-    return pa.table(value) if isinstance(value, dict) else pa.Table.from_pylist(value)
+    if isinstance(value, dict):
+        return pa.table(value)
+    # pyarrow takes the names of the first record for those of all.
+    names = dict.fromkeys(name for record in value for name in record)
+    return pa.table({name: [record.get(name) for record in value] for name in names})
 
 
 def arrow_stream_of_records(value: Any) -> Any:

@@ -1,8 +1,11 @@
 """Any file that holds a table, as Parquet: what it is is recognised, whatever its sender says."""
 
 import gzip
+import importlib
 import importlib.util
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -10,10 +13,11 @@ from shepherd.errors import TaskFailedError
 from shepherd.wire.value import ClaimCheck
 from shepherd.worker.delimited import csv_to_parquet
 from shepherd.worker.desk import Desk
-from shepherd.worker.media import CSV, HTML, PARQUET, TSV
+from shepherd.worker.json_tables import json_to_parquet, ndjson_to_parquet
+from shepherd.worker.media import CSV, GEOJSON, HTML, JSON, NDJSON, PARQUET, TSV, XLS, XLSX, XML
 from shepherd.worker.recognise import GZIP, encoding_of, kind_of_file
-
-_READABLE: Final = "CSV, Parquet"
+from shepherd.worker.tables import write_polars
+from shepherd.worker.xml_tables import xml_to_parquet
 
 
 def as_parquet(path: Path, claim: ClaimCheck, desk: Desk) -> Path:
@@ -33,12 +37,63 @@ def _converted(path: Path, kind: str, claim: ClaimCheck, desk: Desk) -> Path:
         return as_parquet(_expanded(path, desk), _without_gz(claim), desk)
     if not importlib.util.find_spec("polars"):
         raise _refused(claim, f"is {kind}; to read that as a table, install polars here (shepherd-pipelines[polars])")
-    if kind in {CSV, TSV}:
-        separator = "\t" if kind == TSV else ""
-        return csv_to_parquet(path, desk, encoding=encoding_of(path, claim), separator=separator)
+    if kind in _CONVERTERS:
+        return _CONVERTERS[kind](path, claim, desk)
     if kind == HTML:
         raise _refused(claim, "is a web page, not a table; is the address that of the file itself?")
-    raise _refused(claim, f"is {kind}, which isn't read as a table; {_READABLE} are")
+    if kind == GEOJSON:
+        raise _refused(claim, "is GeoJSON, which stays as it is; declare dict or pathlib.Path")
+    raise _refused(claim, f"is {kind}, which isn't read as a table; CSV, JSON, Excel, XML and Parquet are")
+
+
+def _csv(path: Path, claim: ClaimCheck, desk: Desk) -> Path:
+    return csv_to_parquet(path, desk, encoding=encoding_of(path, claim))
+
+
+def _tsv(path: Path, claim: ClaimCheck, desk: Desk) -> Path:
+    return csv_to_parquet(path, desk, encoding=encoding_of(path, claim), separator="\t")
+
+
+def _json(path: Path, claim: ClaimCheck, desk: Desk) -> Path:
+    return json_to_parquet(path, desk, encoding=encoding_of(path, claim))
+
+
+def _ndjson(path: Path, claim: ClaimCheck, desk: Desk) -> Path:
+    return ndjson_to_parquet(path, desk, encoding=encoding_of(path, claim))
+
+
+def _xml(path: Path, _claim: ClaimCheck, desk: Desk) -> Path:
+    return xml_to_parquet(path, desk)
+
+
+def _excel(path: Path, claim: ClaimCheck, desk: Desk) -> Path:
+    """Take the first sheet; a workbook has a million rows at most, so it is held whole."""
+    if not importlib.util.find_spec("fastexcel"):
+        raise _refused(claim, "is Excel; to read that, install fastexcel here (shepherd-pipelines[excel])")
+    pl = importlib.import_module("polars")
+    try:
+        frame = pl.read_excel(path, sheet_id=1, raise_if_empty=False, infer_schema_length=None)
+    except Exception as error:
+        raise _refused(claim, f"can't be read as Excel: {error}") from error
+    target = desk.path("data.parquet")
+    write_polars(
+        frame.rename({name: f"column_{int(name[11:]) + 1}" for name in frame.columns if _NO_NAME.fullmatch(name)}),
+        target,
+    )
+    return target
+
+
+#: How fastexcel calls a column without a name, by its place from 0.
+_NO_NAME: Final = re.compile(r"__UNNAMED__\d+")
+_CONVERTERS: Final[dict[str, Callable[[Path, ClaimCheck, Desk], Path]]] = {
+    CSV: _csv,
+    TSV: _tsv,
+    JSON: _json,
+    NDJSON: _ndjson,
+    XML: _xml,
+    XLSX: _excel,
+    XLS: _excel,
+}
 
 
 def _expanded(path: Path, desk: Desk) -> Path:
