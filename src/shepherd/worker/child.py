@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from shepherd.worker.link import Link, die_with
 from shepherd.worker.output import Output
 from shepherd.worker.pipe import FrameKind
 from shepherd.worker.task import Task
+from shepherd.worker.vault import Vault
 
 #: In a child's environment only: how it finds its supervisor.
 VARIABLE: Final = "SHEPHERD_CHILD"
@@ -37,6 +38,8 @@ class ChildSetup:
     store_url: str
     #: Folder for files that last no longer than an attempt.
     scratch: str
+    #: Folder with one file a secret; empty where there is none.
+    secrets: str = ""
 
     def to_text(self) -> str:
         return json.dumps(asdict(self))
@@ -54,8 +57,11 @@ def serve(tasks: Mapping[str, Task], setup: ChildSetup) -> None:
     die_with(setup.lifeline)
     become_subreaper()
     link = Link(setup.descriptor)
-    executor = Executor(tasks, store=open_store(setup.store_url), worker=setup.worker, scratch=Path(setup.scratch))
-    output = Output(link)
+    vault = Vault.taken_from(os.environ, folder=setup.secrets, tell=_telling(link))
+    executor = Executor(
+        tasks, store=open_store(setup.store_url), worker=setup.worker, scratch=Path(setup.scratch), vault=vault
+    )
+    output = Output(link, vault.mask)
     link.send(FrameKind.HELLO, json.dumps([task.offer().to_wire() for task in tasks.values()]).encode())
     for number, frame in enumerate(link.frames(), start=1):
         if frame.kind is FrameKind.QUIT:
@@ -63,6 +69,14 @@ def serve(tasks: Mapping[str, Task], setup: ChildSetup) -> None:
         if number % _BURY_EVERY == 0:
             bury_strays(more_than=_MOST_CHILDREN)
         _answer(frame.payload, executor=executor, link=link, output=output)
+
+
+def _telling(link: Link) -> Callable[[str, str], None]:
+    def tell(name: str, value: str) -> None:
+        # To the supervisor only, which keeps it out of what the task's code writes around Python's own streams.
+        link.send(FrameKind.SECRET, json.dumps([name, value]).encode())
+
+    return tell
 
 
 def _answer(body: bytes, *, executor: Executor, link: Link, output: Output) -> None:

@@ -37,6 +37,8 @@ class WorkerConfig:
     spool: str
     #: How many bytes of them.
     spool_limit: int
+    #: Folder with one file a secret; empty where there is none.
+    secrets: str = ""
 
     @classmethod
     def read(
@@ -60,6 +62,7 @@ class WorkerConfig:
             hold_s=_seconds(settings, "SHEPHERD_HOLD_S", 20.0),
             spool=str(Path(settings.get("SHEPHERD_SPOOL") or Path(".shepherd") / "spool").absolute()),
             spool_limit=_megabytes(settings, "SHEPHERD_SPOOL_MB", 256),
+            secrets=_folder(settings, "SHEPHERD_SECRETS_FOLDER"),
         )
         return config.checked()
 
@@ -88,6 +91,13 @@ def _parser(name: str, tasks: Sequence[str], *, default_slots: int) -> argparse.
     add("--slots", metavar="N", help=f"tasks executed at once; SHEPHERD_SLOTS, default {default_slots} on this machine")
     add("--name", metavar="NAME", help=f"what logs and pages call it; SHEPHERD_WORKER_NAME, default {name}")
     return parser
+
+
+def _folder(settings: Mapping[str, str], variable: str) -> str:
+    text = settings.get(variable, "")
+    if text and not Path(text).is_dir():
+        raise ConfigurationError(f"{variable}: {text!r} is no folder")
+    return str(Path(text).absolute()) if text else ""
 
 
 def _slots(text: str) -> int:

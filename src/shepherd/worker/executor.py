@@ -19,6 +19,7 @@ from shepherd.worker.desk import Desk, desk_prefix
 from shepherd.worker.failure import explain, invalid_context
 from shepherd.worker.sample import cut
 from shepherd.worker.task import Task
+from shepherd.worker.vault import Vault
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +27,12 @@ logger = logging.getLogger(__name__)
 class Executor:
     """Executes attempts, one after another."""
 
-    def __init__(self, tasks: Mapping[str, Task], *, store: Store, worker: str, scratch: Path) -> None:
+    def __init__(
+        self, tasks: Mapping[str, Task], *, store: Store, worker: str, scratch: Path, vault: Vault | None = None
+    ) -> None:
         self._tasks = tasks
-        self._store = store
+        self._vault = vault or Vault()
+        self._store = self._vault.guarded(store)
         self._worker = worker
         self._scratch = scratch
 
@@ -41,7 +45,7 @@ class Executor:
         envelope = TaskEnvelope.parse(body)
         began = time.monotonic()
         outcome, card = self._outcome(envelope)
-        return Finished(
+        reply = Finished(
             token=envelope.token,
             worker=self._worker,
             at=datetime.now(UTC),
@@ -49,13 +53,14 @@ class Executor:
             result=None if isinstance(outcome, TaskError) else outcome,
             error=outcome if isinstance(outcome, TaskError) else None,
             card=card,
-        ).to_bytes()
+        )
+        return self._vault.kept(reply).to_bytes()
 
     def _outcome(self, envelope: TaskEnvelope) -> tuple[Value | TaskError, dict[str, Any] | None]:
         """Resolve, parse, decode, call, encode, describe; what fails on the way decides the outcome."""
         try:
             task = self._resolved(envelope)
-            context = _context(task, envelope)
+            context = self._context(task, envelope)
             if isinstance(context, TaskError):
                 return context, None
             with self._desk(envelope) as desk, executing(envelope):
@@ -66,7 +71,7 @@ class Executor:
                 return value, _card(value, envelope, desk)
         # The edge that translates, and the reason why the worker outlives whatever a task's code raises.
         except BaseException as error:  # noqa: BLE001
-            return explain(error), None
+            return explain(error, mask=self._vault.mask.text), None
 
     def _resolved(self, envelope: TaskEnvelope) -> Task:
         task = self._tasks.get(envelope.name)
@@ -74,6 +79,12 @@ class Executor:
             known = ", ".join(sorted(self._tasks))
             raise TaskFailedError("unknown_task", f"this worker doesn't serve {envelope.name!r}, only {known}")
         return task
+
+    def _context(self, task: Task, envelope: TaskEnvelope) -> Any:
+        try:
+            return task.context.parse(self._vault.filled(envelope.context))
+        except InvalidInputError as error:
+            return invalid_context(error, mask=self._vault.mask.text)
 
     def _desk(self, envelope: TaskEnvelope) -> Desk:
         prefix = desk_prefix(
@@ -84,13 +95,6 @@ class Executor:
             execution=secrets.token_hex(4),
         )
         return Desk(self._store, prefix=prefix, scratch=self._scratch)
-
-
-def _context(task: Task, envelope: TaskEnvelope) -> Any:
-    try:
-        return task.context.parse(envelope.context)
-    except InvalidInputError as error:
-        return invalid_context(error)
 
 
 def _card(value: Value, envelope: TaskEnvelope, desk: Desk) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import os
 import re
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -16,11 +17,12 @@ _MAX_MESSAGE: Final = 4_000
 _MAX_TRACEBACK: Final = 16_000
 
 
-def explain(error: BaseException) -> TaskError:
+def explain(error: BaseException, *, mask: Callable[[str], str] = str) -> TaskError:
     """Return the error of the reply: a stable code, the message, and the traceback from the task's own code on.
 
     The code is the exception's `code` if that is a word in lower case, as a `TaskFailedError` has it; otherwise its
     class's name in snake_case, as in `zero_division_error`. What asks the process to end, as `sys.exit`, is `exited`.
+    `mask` takes out of the texts what nobody may read, before they are cut.
     """
     if isinstance(error, SystemExit | KeyboardInterrupt) or not isinstance(error, Exception):
         code, message = "exited", f"the task's code asked its process to end: {error!r}"
@@ -28,17 +30,17 @@ def explain(error: BaseException) -> TaskError:
         code, message = _code(error), str(error) or type(error).__name__
     return TaskError(
         code=code,
-        message=printable(message)[:_MAX_MESSAGE],
-        traceback=printable(_traceback(error))[-_MAX_TRACEBACK:],
+        message=mask(printable(message))[:_MAX_MESSAGE],
+        traceback=mask(printable(_traceback(error)))[-_MAX_TRACEBACK:],
         is_retryable=isinstance(error, TransientError) or getattr(error, "is_retryable", False) is True,
     )
 
 
-def invalid_context(error: InvalidInputError) -> TaskError:
+def invalid_context(error: InvalidInputError, *, mask: Callable[[str], str] = str) -> TaskError:
     faults = "; ".join(
         f"context.{fault.path}: {fault.reason}".replace("context.:", "context:") for fault in error.faults
     )
-    return TaskError(code="invalid_context", message=printable(faults)[:_MAX_MESSAGE])
+    return TaskError(code="invalid_context", message=mask(printable(faults))[:_MAX_MESSAGE])
 
 
 def printable(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 
 from shepherd.worker.failure import printable
 from shepherd.worker.link import Link
+from shepherd.worker.mask import Mask
 from shepherd.worker.pipe import packed_line
 
 #: A line longer than this is sent in pieces.
@@ -25,8 +26,9 @@ _LEVELS: Final = (
 class LineStream(io.TextIOBase):
     """Standard output or error that sends whole lines; what C code writes to the descriptor goes its own way."""
 
-    def __init__(self, link: Link, original: io.TextIOWrapper, *, level: str) -> None:
+    def __init__(self, link: Link, original: io.TextIOWrapper, mask: Mask, *, level: str) -> None:
         self._link = link
+        self._mask = mask
         self._original = original
         self._level = level
         self._begun = ""
@@ -52,7 +54,8 @@ class LineStream(io.TextIOBase):
         with self._lock:
             *lines, begun = (self._begun + text).split("\n")
             if len(begun) > _MAX_PIECE:
-                lines, begun = [*lines, begun], ""
+                piece, begun = self._mask.split_text(begun)
+                lines = [*lines, piece]
             self._begun = begun
             for line in lines:
                 self._send(line)
@@ -71,23 +74,24 @@ class LineStream(io.TextIOBase):
 
     def _send(self, line: str) -> None:
         # Of a progress bar, which goes back to the line's start each time, only the last state.
-        text = printable(line.rstrip("\r").rpartition("\r")[2])
+        text = self._mask.text(printable(line)).rstrip("\r").rpartition("\r")[2]
         self._link.send_packed(packed_line(at=time.time(), level=self._level, text=text))
 
 
 class LinkHandler(logging.Handler):
     """Sends each log record as one line, with its level."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, mask: Mask) -> None:
         super().__init__()
         self._link = link
+        self._mask = mask
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self._link.is_attached:
             return
         level = next((name for number, name in _LEVELS if record.levelno >= number), "DEBUG")
         try:
-            text = printable(self.format(record))
+            text = self._mask.text(printable(self.format(record)))
         except Exception:  # noqa: BLE001  # as `logging` itself: a wrong format string must not fail the task
             self.handleError(record)
             return
@@ -97,12 +101,12 @@ class LinkHandler(logging.Handler):
 class Output:
     """Everything that a task's code says, redirected for the rest of the process's life."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, mask: Mask) -> None:
         self._streams = [
-            LineStream(link, _text_of(sys.__stdout__, 1), level="INFO"),
-            LineStream(link, _text_of(sys.__stderr__, 2), level="WARNING"),
+            LineStream(link, _text_of(sys.__stdout__, 1), mask, level="INFO"),
+            LineStream(link, _text_of(sys.__stderr__, 2), mask, level="WARNING"),
         ]
-        _redirect_logging(link)
+        _redirect_logging(link, mask)
         sys.stdout, sys.stderr = self._streams
 
     def end_lines(self) -> None:
@@ -116,7 +120,7 @@ def _text_of(stream: object, descriptor: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(os.fdopen(descriptor, "wb", closefd=False))
 
 
-def _redirect_logging(link: Link) -> None:
+def _redirect_logging(link: Link, mask: Mask) -> None:
     root = logging.getLogger()
     consoles = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     for handler in [h for h in root.handlers if getattr(h, "stream", None) in consoles]:
@@ -124,4 +128,4 @@ def _redirect_logging(link: Link) -> None:
         root.removeHandler(handler)
     if root.level == logging.WARNING:
         root.setLevel(logging.INFO)
-    root.addHandler(LinkHandler(link))
+    root.addHandler(LinkHandler(link, mask))

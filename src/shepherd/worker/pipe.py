@@ -30,6 +30,8 @@ class FrameKind(IntEnum):
     RESULT = ord("R")
     #: The task's body was no envelope; the reason as text.
     MALFORMED = ord("M")
+    #: A secret that the task's code is about to get; JSON list of its name and its value. Never leaves the supervisor.
+    SECRET = ord("S")
 
 
 @dataclass(frozen=True, slots=True)

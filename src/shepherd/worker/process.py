@@ -1,11 +1,15 @@
 """The supervisor's end of one child process: starting it, hearing it, ending it with everything it started."""
 
+import fcntl
+import json
 import os
 import select
 import signal
 import socket
 import subprocess
+import termios
 import time
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,7 +17,9 @@ from typing import Final
 
 from shepherd.worker.child import VARIABLE, ChildSetup
 from shepherd.worker.family import Family
+from shepherd.worker.mask import SHORTEST, Mask
 from shepherd.worker.pipe import Frame, FrameKind, FrameReader, packed
+from shepherd.worker.vault import environment_secrets
 
 _CHUNK: Final = 256 * 1024
 _MAX_PIECE: Final = 64 * 1024
@@ -70,10 +76,19 @@ class ChildProcess:
         #: True while nobody wants to know what is written around Python's own streams: it is read and dropped.
         self.is_muted = False
         self._frames = FrameReader()
+        self._is_closed = False
+        #: Of the secrets that may come out of it. Those of the environment from the beginning: the author's file may
+        #: print that while it is imported.
+        self._mask = Mask()
+        for name, value in environment_secrets(environ).items():
+            if len(value) >= SHORTEST:
+                self._mask.add(name, value)
         self._outputs = {
-            self._process.stdout.fileno(): _Lines("INFO"),
-            self._process.stderr.fileno(): _Lines("WARNING"),
+            self._process.stdout.fileno(): _Lines("INFO", self._mask),
+            self._process.stderr.fileno(): _Lines("WARNING", self._mask),
         }
+        self._socket_poll = select.poll()
+        self._socket_poll.register(ours.fileno(), select.POLLIN)
         self._poll = select.poll()
         for descriptor in (ours.fileno(), *self._outputs):
             self._poll.register(descriptor, select.POLLIN)
@@ -97,13 +112,16 @@ class ChildProcess:
     def receive(self, *, wait_s: float) -> list[Event]:
         """Return what the child said, or nothing after `wait_s` seconds; `Exited` is the last that ever comes."""
         ready = [descriptor for descriptor, _ in self._poll.poll(wait_s * 1000)]
-        events: list[Event] = []
         # The outputs first: what was written before the reply belongs to it.
-        for descriptor in self._outputs:
-            if descriptor in ready:
-                events += self._read_output(descriptor)
-        if self._socket.fileno() in ready:
-            events += self._read_socket()
+        written = {descriptor: self._read_output(descriptor) for descriptor in self._outputs if descriptor in ready}
+        # Then all that came before that on the socket: a secret is told there before it can be written.
+        said = self._read_socket() if ready else []
+        events: list[Event] = []
+        for descriptor, chunk in written.items():
+            events += self._lines(descriptor, chunk)
+        events += said
+        if self._is_closed:
+            events += self._end()
         return events
 
     def drained(self) -> list[Event]:
@@ -111,7 +129,7 @@ class ChildProcess:
         events: list[Event] = []
         for descriptor, _ in self._poll.poll(0):
             if descriptor in self._outputs:
-                events += self._read_output(descriptor)
+                events += self._lines(descriptor, self._read_output(descriptor))
         return events + [line for lines in self._outputs.values() for line in lines.end()]
 
     def kill(self) -> None:
@@ -133,19 +151,42 @@ class ChildProcess:
                 pipe.close()
 
     def _read_socket(self) -> list[Event]:
+        """Return the frames that are there by now, however many."""
+        frames: list[Event] = []
+        waiting = self._waiting_bytes()
+        while waiting > 0:
+            waiting -= self._read_frames(frames, at_most=min(waiting, _CHUNK))
+        return frames
+
+    def _waiting_bytes(self) -> int:
+        """Return how much the socket holds; 1 where it is at its end, which is to be read as well."""
+        if not self._socket_poll.poll(0):
+            return 0
+        count = array("i", [0])
+        fcntl.ioctl(self._socket, termios.FIONREAD, count)
+        return max(1, count[0])
+
+    def _read_frames(self, frames: list[Event], *, at_most: int) -> int:
         try:
-            chunk = self._socket.recv(_CHUNK)
+            chunk = self._socket.recv(at_most)
         except ConnectionResetError:
             chunk = b""
-        return list(self._frames.feed(chunk)) if chunk else self._end()
+        self._is_closed = not chunk
+        for frame in self._frames.feed(chunk):
+            if frame.kind is FrameKind.SECRET:
+                self._mask.add(*json.loads(frame.payload))
+            else:
+                frames.append(frame)
+        return len(chunk) or at_most
 
-    def _read_output(self, descriptor: int) -> list[Event]:
+    def _read_output(self, descriptor: int) -> bytes:
         chunk = os.read(descriptor, _CHUNK)
         if not chunk:
             self._poll.unregister(descriptor)
-        if self.is_muted:
-            return []
-        return list(self._outputs[descriptor].feed(chunk))
+        return chunk
+
+    def _lines(self, descriptor: int, chunk: bytes) -> list[Event]:
+        return [] if self.is_muted else list(self._outputs[descriptor].feed(chunk))
 
     def _end(self) -> list[Event]:
         how = self._how_it_ended()
@@ -176,8 +217,9 @@ def _ending(status: int) -> str:
 class _Lines:
     """Cuts what comes out of a pipe into lines."""
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, level: str, mask: Mask) -> None:
         self._level = level
+        self._mask = mask
         self._begun = b""
 
     def feed(self, chunk: bytes) -> Iterator[OutputLine]:
@@ -185,7 +227,8 @@ class _Lines:
         for line in lines:
             yield self._line(line)
         if len(self._begun) > _MAX_PIECE:
-            yield from self.end()
+            piece, self._begun = self._mask.split_content(self._begun)
+            yield self._line(piece)
 
     def end(self) -> Iterator[OutputLine]:
         begun, self._begun = self._begun, b""
@@ -193,7 +236,8 @@ class _Lines:
             yield self._line(begun)
 
     def _line(self, line: bytes) -> OutputLine:
-        text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace").replace("\0", "␀")
+        line = self._mask.content(line).rstrip(b"\r").rpartition(b"\r")[2]
+        text = line.decode("utf-8", "replace").replace("\0", "␀")
         return OutputLine(self._level, text)
 
 

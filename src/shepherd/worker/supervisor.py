@@ -136,7 +136,12 @@ class Supervisor:
 
     def _start_child(self) -> ChildProcess:
         setup = ChildSetup(
-            descriptor=-1, lifeline=-1, worker=self._worker, store_url=self._config.store_url, scratch=self._scratch
+            descriptor=-1,
+            lifeline=-1,
+            worker=self._worker,
+            store_url=self._config.store_url,
+            scratch=self._scratch,
+            secrets=self._config.secrets,
         )
         return ChildProcess(self._launch.command, setup, environ=os.environ, family=self._family)
 

@@ -20,7 +20,7 @@ _OPTIONS = ("-cfsync=off", "-cmax_connections=200")
 
 class PostgresNode:
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.server = PostgresServer(port=free_port())
         self._process: subprocess.Popen[bytes] | None = None
         initialise(folder)
@@ -30,18 +30,18 @@ class PostgresNode:
         command: list[str | Path] = [
             postgres_binaries() / "postgres",
             "-D",
-            self._folder / "data",
+            self.folder / "data",
             "-k",
-            self._folder,
+            self.folder,
             "-h",
             "127.0.0.1",
             "-p",
             str(self.server.port),
             *_OPTIONS,
         ]
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*as_own_user(), *command], stdout=log, stderr=log, cwd=self._folder, start_new_session=True
+                [*as_own_user(), *command], stdout=log, stderr=log, cwd=self.folder, start_new_session=True
             )
         wait_until(self.server.answers, timeout_s=60, what=f"PostgreSQL on port {self.server.port}")
 

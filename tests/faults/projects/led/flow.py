@@ -28,3 +28,11 @@ def led_thread_step(context, pipeline, task_obj):
     data, exception_flag = publish_task_and_process_result(task_obj, context, pipeline.data)
     if not exception_flag:
         pipeline.data = data
+
+
+@task
+async def led_leak(context, pipeline, task_obj):
+    print(f"publishing with {context!r}")
+    data, exception_flag = await apublish_task_and_process_result(task_obj, context, pipeline.data)
+    if exception_flag:
+        raise RuntimeError(f"{task_obj.context!r} gave {data}")

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _leaks import SAYINGS, WAYS_OUT
+
 from shepherd.worker import Worker, current_task
 
 worker = Worker("plain")
@@ -111,6 +113,19 @@ def pour_out(context: dict[str, Any]) -> dict[str, Any]:
         os.close(2)
     note("end")
     return {"n": context.get("n"), "attempt": current_task().attempt}
+
+
+def leak(context: dict[str, Any]) -> Any:
+    """Say a secret in every way, then try to get it out as `how` says."""
+    key = context["key"]
+    begun({**context, "key": {"$secret": "CANARY"}})
+    for say in SAYINGS:
+        say(key)
+    return WAYS_OUT[context["how"]](key, Path(context["folder"]))
+
+
+worker.add_task(leak)
+worker.add_task(leak, name="led_leak")
 
 
 class Own(BaseException):
