@@ -1,12 +1,17 @@
 """What workers are told of withdrawn attempts, over real databases and the shipped fake broker."""
 
+from pathlib import Path
+
 import pytest
 
 from shepherd.broker.memory import MemoryBroker
 from shepherd.broker.port import Subscription
 from shepherd.broker.topology import ALL_WORKERS_KEY, CONTROL_EXCHANGE, EXCHANGES, worker_key
 from shepherd.pipelines.models import Attempt
+from shepherd.publisher.marking import MARKS, Marking
 from shepherd.publisher.withdrawing import Withdrawing
+from shepherd.store import open_store
+from shepherd.store.memory import MemoryStore
 from shepherd.wire.control import Withdrawals
 from tests.support.engine import Engine, manifest
 
@@ -66,6 +71,55 @@ def test_what_the_broker_does_not_take_is_told_later() -> None:
     withdrawing.tell_new()
 
     assert [each.tokens for each in _heard(heard)] == [(token,)]
+
+
+def test_whoever_is_told_learns_of_the_store_once_the_mark_is_there() -> None:
+    engine = Engine()
+    heard = _listener(engine, ALL_WORKERS_KEY)
+    store = MemoryStore()
+    marking = Marking(store, clock=engine.clock)
+    withdrawing = Withdrawing(engine.broker, mark=lambda: marking.mark)
+
+    withdrawing.tell_store()
+    is_new = marking.renew()
+    withdrawing.tell_store()
+    again = marking.renew()
+    before, told = _heard(heard)
+
+    assert (is_new, again) == (True, False)
+    assert before.store is None
+    assert told.store is not None
+    assert told.store.url == store.url
+    assert store.read(told.store.claim)
+
+
+def test_a_mark_is_renewed_each_hour_and_taken_away_at_the_end() -> None:
+    engine = Engine()
+    store = MemoryStore()
+    marking = Marking(store, clock=engine.clock)
+    marking.renew()
+    mark = marking.mark
+    store.delete([each.key for each in store.list(MARKS)])
+
+    engine.clock.advance(3601)
+    is_new = marking.renew()
+
+    assert not is_new
+    assert marking.mark == mark
+    assert len(list(store.list(MARKS))) == 1
+    marking.remove()
+    assert list(store.list(MARKS)) == []
+
+
+def test_a_store_that_is_away_leaves_no_mark_and_is_asked_again(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    marking = Marking(open_store((tmp_path / "file").as_uri()), clock=Engine().clock)
+
+    assert not marking.renew()
+    (tmp_path / "file").unlink()
+
+    assert marking.mark is None
+    assert marking.renew()
 
 
 def test_a_worker_whose_id_is_too_long_for_a_key_keeps_no_other_one_waiting() -> None:

@@ -29,7 +29,7 @@ from shepherd.broker.topology import (
     worker_key,
 )
 from shepherd.wire.beat import Beat, parse_beat
-from shepherd.wire.control import Withdrawals
+from shepherd.wire.control import StoreMark, Withdrawals
 from shepherd.wire.envelope import Finished, Reply, TaskEnvelope, parse_reply
 from shepherd.wire.fields import parse_kind
 from shepherd.wire.logs import LogLine, LogLines
@@ -87,6 +87,8 @@ class Conversation:
         self._heard: dict[str, deque[bytes]] = {name: deque() for name in self._subscriptions}
         #: What workers are told that they must not execute; None leaves them without an answer.
         self.withdrawn: set[str] | None = set()
+        #: What workers are told of the store.
+        self.mark: StoreMark | None = None
         self._is_closed = threading.Event()
         self._answering = threading.Thread(target=self._answer, name="conversation", daemon=True)
         self._answering.start()
@@ -242,7 +244,8 @@ class Conversation:
 
     def _answer_manifest(self, manifest: Manifest) -> None:
         if manifest.wants_withdrawals and self.withdrawn is not None:
-            self._tell(worker_key(manifest.worker), Withdrawals(tokens=tuple(self.withdrawn), is_complete=True))
+            told = Withdrawals(tokens=tuple(self.withdrawn), is_complete=True, store=self.mark)
+            self._tell(worker_key(manifest.worker), told)
 
     def _tell(self, key: str, message: Withdrawals) -> None:
         self._broker.publish(

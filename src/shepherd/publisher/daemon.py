@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,7 @@ from shepherd.publisher.ears import Ears
 from shepherd.publisher.fetching import Fetching
 from shepherd.publisher.lock import take_lock
 from shepherd.publisher.loops import Loop
+from shepherd.publisher.marking import Marking
 from shepherd.publisher.pace import Pace
 from shepherd.publisher.publishers import Publishers
 from shepherd.publisher.relay import Relay
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 #: Wakes that one sweep answers at most.
 _WAKES_AT_ONCE: Final = 100
+#: Between two looks whether the store is there, or whether the mark in it is to be renewed.
+_STORE_LOOK_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +110,8 @@ class Daemon:
         store = open_store(config.store_url)
         self._dispatch = Dispatch(self._broker)
         self._pace = Pace()
-        self._withdrawing = Withdrawing(self._broker)
+        self._marking = Marking(store, clock=lambda: datetime.now(UTC))
+        self._withdrawing = Withdrawing(self._broker, mark=lambda: self._marking.mark)
         self._relay = Relay(
             self._broker,
             self,
@@ -138,6 +142,7 @@ class Daemon:
             self._hear_logs,
             self._take_dead_letters,
             self._hear_wakes,
+            self._mark_store,
         ]
 
     def start(self) -> None:
@@ -156,6 +161,7 @@ class Daemon:
         self._dispatch.confirm()
         self._driver.stop()
         self._fetching.stop()
+        self._marking.remove()
         self._broker.close()
 
     def _send(self, intents: Sequence[Intent]) -> None:
@@ -192,6 +198,12 @@ class Daemon:
     def _watch_over(self) -> None:
         self._stopped.wait(self._config.sweep.total_seconds())
         self._watch.look()
+
+    def _mark_store(self) -> None:
+        # In a loop of its own: a store may take minutes to say that it doesn't answer.
+        if self._marking.renew():
+            self._withdrawing.tell_store()
+        self._stopped.wait(_STORE_LOOK_S)
 
     def _hear_replies(self) -> None:
         began_at, generation = self._ears.now(), self._replies.generation

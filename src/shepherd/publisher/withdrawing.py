@@ -2,13 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from shepherd.broker.port import Broker, Message
 from shepherd.broker.topology import ALL_WORKERS_KEY, CONTROL_EXCHANGE, worker_key
 from shepherd.pipelines.withdrawn import queued_withdrawn
-from shepherd.wire.control import Withdrawals
+from shepherd.wire.control import StoreMark, Withdrawals
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +19,10 @@ _LONGEST_KEY: Final = 255
 class Withdrawing:
     """Tells workers what was withdrawn. What it remembers only saves repetitions: a new one says everything again."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, *, mark: Callable[[], StoreMark | None] = lambda: None) -> None:
+        """Tell them over a broker, and beside it how to find out whether they see the store."""
         self._broker = broker
+        self._mark = mark
         #: What every worker was told, as long as the broker may have the message.
         self._told: set[str] = set()
         # A whole list takes the place of what a worker had: one that was read before an addition must not follow it.
@@ -36,6 +38,10 @@ class Withdrawing:
             self._told.intersection_update(current)
             if new and self._send(ALL_WORKERS_KEY, new):
                 self._told.update(new)
+
+    def tell_store(self) -> None:
+        """Broadcast the mark in the store, to those that asked for the list before it was there."""
+        self._send(ALL_WORKERS_KEY, [])
 
     def tell_all_to(self, workers: Collection[str]) -> None:
         """Send each of these workers the whole list."""
@@ -57,7 +63,7 @@ class Withdrawing:
         message = Message(
             exchange=CONTROL_EXCHANGE,
             routing_key=key,
-            body=Withdrawals(tokens=tuple(tokens), is_complete=is_complete).to_bytes(),
+            body=Withdrawals(tokens=tuple(tokens), is_complete=is_complete, store=self._mark()).to_bytes(),
             type="withdrawals",
             is_mandatory=False,
             is_persistent=False,

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Final, TypeVar
 
 from shepherd.broker import connect
@@ -15,6 +16,7 @@ from shepherd.pipelines import pruning, unconfirmed
 from shepherd.pipelines.leftovers import leftovers
 from shepherd.pipelines.names_in_use import known_names, needed_names
 from shepherd.pipelines.pruning import Rows
+from shepherd.publisher.marking import MARKS
 from shepherd.site.config import ServerConfig
 from shepherd.site.doctor.situation import look
 from shepherd.store import open_store
@@ -26,6 +28,7 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w":
 _SHORTEST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 1.0
 _CONNECT_S: Final = 5.0
+_OLDEST_MARK: Final = timedelta(days=1)
 
 _T = TypeVar("_T")
 Say = Callable[[str], None]
@@ -60,6 +63,7 @@ class Prune:
 
     def __init__(self, config: ServerConfig, *, older_than: timedelta, now: datetime, say: Say) -> None:
         self._config = config
+        self._now = now
         self._before = now - older_than
         self._say = say
         self._store = open_store(config.store_url)
@@ -76,7 +80,7 @@ class Prune:
         numbers = pruning.old_runs(before=self._before)
         self._tell_rows("would go", pruning.rows_of(numbers), pruning.old_dead_messages(before=self._before))
         volume = Volume()
-        for found in leftovers(self._store, before=self._before, without=numbers):
+        for found in chain(leftovers(self._store, before=self._before, without=numbers), [self._old_marks()]):
             volume = volume.plus(found)
         self._tell_volume("would go", volume)
         with_broker(self._config, lambda broker: self._tell_queues("would go", self._idle_queues(broker)), self._say)
@@ -106,11 +110,16 @@ class Prune:
     def _remove_objects(self) -> None:
         volume = Volume()
         try:
-            for found in leftovers(self._store, before=self._before):
+            for found in chain(leftovers(self._store, before=self._before), [self._old_marks()]):
                 self._store.delete([each.key for each in found])
                 volume = volume.plus(found)
         finally:
             self._tell_volume("removed", volume)
+
+    def _old_marks(self) -> list[StoredObject]:
+        """Return what Task Publishers left that were killed; those that live renew theirs each hour."""
+        before = min(self._before, self._now - _OLDEST_MARK)
+        return [each for each in self._store.list(MARKS) if each.modified_at < before]
 
     def _remove_queues(self, broker: Broker) -> None:
         idle = self._idle_queues(broker)

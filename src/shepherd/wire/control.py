@@ -1,9 +1,11 @@
 """What the Task Publisher tells workers, what the web server tells it, and what nobody can use."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from shepherd.errors import ProtocolError
 from shepherd.wire.fields import Fields, encode, typed
+from shepherd.wire.value import ClaimCheck, parse_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,15 +17,29 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreMark:
+    """How a worker finds out whether it sees the Task Publisher's store: its URL, and a small object in it."""
+
+    url: str
+    claim: ClaimCheck
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"url": self.url, **self.claim.to_wire()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawals:
     """Attempts that must not be executed: whoever gets one answers `withdrawn`, whoever executes one ends it first."""
 
     tokens: tuple[str, ...]
     #: True for the whole list, which a worker has to have before it takes anything; False for what is added to it.
     is_complete: bool = False
+    #: The Task Publisher's store; None while it has no mark there, or is of an earlier version.
+    store: StoreMark | None = None
 
     def to_bytes(self) -> bytes:
-        return encode("withdrawals", tokens=list(self.tokens), is_complete=self.is_complete)
+        store = {"store": self.store.to_wire()} if self.store is not None else {}
+        return encode("withdrawals", tokens=list(self.tokens), is_complete=self.is_complete, **store)
 
     @classmethod
     def parse(cls, body: bytes) -> "Withdrawals":
@@ -36,7 +52,19 @@ class Withdrawals:
         tokens = fields.items("tokens")
         if not all(isinstance(token, str) for token in tokens):
             raise ProtocolError("tokens: must be a list of strings")
-        return cls(tokens=tuple(tokens), is_complete=fields.flag("is_complete", False))
+        store = fields.object("store", {})
+        return cls(
+            tokens=tuple(tokens),
+            is_complete=fields.flag("is_complete", False),
+            store=_parse_mark(store) if store else None,
+        )
+
+
+def _parse_mark(document: dict[str, Any]) -> StoreMark:
+    claim = parse_value(document, path="store")
+    if not isinstance(claim, ClaimCheck):
+        raise ProtocolError("store.claim: must be a claim check")
+    return StoreMark(url=Fields(document, path="store").text("url"), claim=claim)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

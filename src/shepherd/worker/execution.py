@@ -11,7 +11,7 @@ from typing import Final
 
 from shepherd.broker.port import Intake, Message
 from shepherd.broker.topology import DEAD_EXCHANGE, REPLIES
-from shepherd.errors import BrokerUnavailableError
+from shepherd.errors import BrokerUnavailableError, StoreUnavailableError
 from shepherd.wire.envelope import Claimed, Finished, Started, TaskError, Withdrawn
 from shepherd.worker.attempt import Attempt, Cause
 from shepherd.worker.logbook import FLUSH_S, Logbook
@@ -55,6 +55,8 @@ class Execution:
         self._child.is_muted = False
         cause = self._attempt.over()
         if isinstance(final, Frame) and final.kind is FrameKind.RESULT:
+            if self._around.sight.trouble and self._around.sight.is_needed_by(final.payload, "result"):
+                return self._said(self._refusal(_unseen(self._around.sight.trouble)))
             return self._said(self._reply(_with_log_lines(final.payload, self._logbook.count)))
         match cause:
             case Cause.WITHDRAWN:
@@ -172,6 +174,18 @@ def claimed(attempt: Attempt, *, worker: str) -> Message:
 def withdrawn(attempt: Attempt, *, worker: str) -> Message:
     reply = Withdrawn(token=attempt.token, worker=worker, at=datetime.now(UTC))
     return Message(routing_key=REPLIES, body=reply.to_bytes(), type="withdrawn")
+
+
+def unseen(attempt: Attempt, *, worker: str, why: str) -> Message:
+    """Return the answer to an attempt that nobody could begin here."""
+    now = datetime.now(UTC)
+    reply = Finished(token=attempt.token, worker=worker, at=now, elapsed_s=0.0, error=_unseen(why))
+    return Message(routing_key=REPLIES, body=reply.to_bytes(), type="finished")
+
+
+def _unseen(why: str) -> TaskError:
+    # Retryable: another worker may see the store, or this one once it is mended.
+    return TaskError(code=StoreUnavailableError.code, message=why, is_retryable=True)
 
 
 def say(event: Event) -> None:

@@ -10,7 +10,7 @@ from shepherd.broker.topology import task_queue
 from shepherd.errors import BrokerUnavailableError
 from shepherd.wire.manifest import TaskOffer
 from shepherd.worker.attempt import Attempt
-from shepherd.worker.execution import Execution, claimed, say, withdrawn
+from shepherd.worker.execution import Execution, claimed, say, unseen, withdrawn
 from shepherd.worker.pipe import Frame, FrameKind
 from shepherd.worker.process import ChildProcess, Exited
 from shepherd.worker.surroundings import Surroundings
@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: How long an idle slot waits for a delivery before it looks whether it should stop.
 _TAKE_S: Final = 0.5
+#: After this long no slot takes anything any more, once all are to pause.
+_PAUSED_S: Final = 2 * _TAKE_S
 #: How long a delivery waits for the list of withdrawn attempts before it is given back.
 _LIST_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 1.0
@@ -65,7 +67,9 @@ class Slot:
         child = self._ready_child()
         if child is None or self._intake is None:
             return
-        self._is_resting = bool(self._around.replies.trouble) or not self._around.withdrawn.is_known
+        self._is_resting = (
+            bool(self._around.replies.trouble) or not self._around.withdrawn.is_known or self._around.sight.pause_s > 0
+        )
         if self._is_resting:
             self._rest(self._intake)
             return
@@ -78,18 +82,21 @@ class Slot:
             self._intake.release(delivery)
 
     def _rest(self, intake: Intake) -> None:
-        """Take nothing for a moment: what was withdrawn isn't known, or no reply could be kept."""
+        """Take nothing for a moment: what was withdrawn isn't known, no reply could be kept, or others are to take."""
         with suppress(BrokerUnavailableError):
             intake.pause()
         if self._around.replies.trouble:
             self._around.stopping.wait(_TAKE_S)
             self._around.replies.look_after()
-        else:
-            self._around.withdrawn.wait_known(timeout_s=_TAKE_S)
+        elif self._around.withdrawn.wait_known(timeout_s=_TAKE_S):
+            self._around.stopping.wait(min(_TAKE_S, self._around.sight.pause_s))
 
     def _may_begin(self) -> bool:
         # The control queue may have been lost while we waited.
-        return not self._around.stopping.is_set() and self._around.withdrawn.wait_known(timeout_s=_LIST_S)
+        if self._around.stopping.is_set() or not self._around.withdrawn.wait_known(timeout_s=_LIST_S):
+            return False
+        self._around.sight.wait_known(timeout_s=_LIST_S)
+        return True
 
     def _handle(self, delivery: Delivery, intake: Intake) -> None:
         attempt = Attempt(delivery)
@@ -106,6 +113,10 @@ class Slot:
     def _answer(self, attempt: Attempt, intake: Intake) -> None:
         if attempt.token in self._around.withdrawn:
             messages = [withdrawn(attempt, worker=self._around.worker)]
+        elif self._is_out_of_sight(attempt):
+            if self._hand_back(attempt, intake):
+                return
+            messages = [unseen(attempt, worker=self._around.worker, why=self._around.sight.trouble)]
         elif (child := self._child_with(attempt)) is not None:
             messages = Execution(self._around, attempt, child, intake).run()
         else:
@@ -114,6 +125,24 @@ class Slot:
         # Deliver first, ack then: a crash between the two repeats an attempt, the other order could lose a reply.
         if messages and self._around.replies.give(attempt, messages) and not attempt.is_acked:
             self._ack(attempt, intake)
+
+    def _is_out_of_sight(self, attempt: Attempt) -> bool:
+        """Tell whether the task needs what this worker doesn't see; without a token nobody could be answered."""
+        sight = self._around.sight
+        return bool(sight.trouble and attempt.token) and sight.is_needed_by(attempt.delivery.body, "data")
+
+    def _hand_back(self, attempt: Attempt, intake: Intake) -> bool:
+        """Give the task to others, and let them take it; False if that was done often enough."""
+        times = attempt.delivery.headers.get("x-delivery-count", 0)
+        if not self._around.sight.hand_back(times if isinstance(times, int) else 0, within_s=_PAUSED_S):
+            return False
+        logger.warning("task.handed_back", extra={"token": attempt.token, "why": self._around.sight.trouble})
+        with suppress(BrokerUnavailableError):
+            intake.pause()
+        # Our other slots must not get it next.
+        self._around.stopping.wait(_PAUSED_S)
+        intake.release(attempt.delivery)
+        return True
 
     def _ack(self, attempt: Attempt, intake: Intake) -> None:
         if self._around.stopping.is_set():

@@ -22,6 +22,7 @@ from shepherd.broker.addresses import hosts_of
 from shepherd.broker.port import Broker
 from shepherd.broker.topology import ALL_WORKERS_KEY, CONTROL_EXCHANGE, worker_key
 from shepherd.errors import ConfigurationError
+from shepherd.store import open_store
 from shepherd.wire.beat import Beat
 from shepherd.wire.control import Withdrawals
 from shepherd.wire.fields import Fields
@@ -36,6 +37,7 @@ from shepherd.worker.launch import Launch
 from shepherd.worker.outbox import LAST_WORDS_S, Outbox
 from shepherd.worker.process import ChildProcess, wait_until
 from shepherd.worker.replies import Replies
+from shepherd.worker.sight import Sight
 from shepherd.worker.slot import Slot
 from shepherd.worker.spool import Spool
 from shepherd.worker.surroundings import Surroundings
@@ -69,6 +71,7 @@ class Supervisor:
         self._replies = Replies(self._outbox, self._spool, self._hands)
         control = broker.listen(CONTROL_EXCHANGE, binding_keys=[ALL_WORKERS_KEY, worker_key(self._worker)])
         self._withdrawn = WithdrawnList(control)
+        self._sight = Sight(open_store(self._config.store_url), beat_s=self._config.beat_s)
         around = Surroundings(
             worker=self._worker,
             broker=broker,
@@ -76,6 +79,7 @@ class Supervisor:
             replies=self._replies,
             hands=self._hands,
             withdrawn=self._withdrawn,
+            sight=self._sight,
             stopping=self._stopping,
             hold_s=self._config.hold_s,
             start_child=self._start_child,
@@ -154,6 +158,8 @@ class Supervisor:
         return offers
 
     def _withdraw(self, told: Withdrawals, generation: int | None) -> None:
+        # In this order: a slot that has the list waits for what is found out of the store.
+        self._sight.hear(told.store)
         # In this order: a slot holds an attempt before it looks at the list.
         self._withdrawn.hear(told, generation=generation)
         self._hands.end(told.tokens, Cause.WITHDRAWN)

@@ -10,6 +10,7 @@ from shepherd.worker.attempt import Hands
 from shepherd.worker.outbox import Outbox
 from shepherd.worker.process import ChildProcess
 from shepherd.worker.replies import Replies
+from shepherd.worker.sight import Sight
 from shepherd.worker.withdrawn import WithdrawnList
 
 
@@ -23,6 +24,7 @@ class Surroundings:
     replies: Replies
     hands: Hands
     withdrawn: WithdrawnList
+    sight: Sight
     #: Set once nothing new is to be taken.
     stopping: threading.Event
     #: A task that runs longer is claimed.
