@@ -28,8 +28,11 @@ test: ## Run the whole test suite, with services of its own; PYTEST="-k word" pa
 
 chaos: ## Kill everything at random, with real times: SEED=n ROUNDS=200 MINUTES=90, LONG=1 for rows of 40 minutes
 	$(BOOTSTRAP) test
-	$(PYTHON) -m tests.faults.chaos $(if $(SEED),--seed $(SEED)) --rounds $(or $(ROUNDS),200) --minutes $(or $(MINUTES),90)
-	FAULTS_FULL=1 $(PYTHON) -m pytest tests/faults tests/faults/real_times.py $(PYTEST)
+	@until=$$(( $$(date +%s) + 60 * $(or $(MINUTES),90) )); status=0; \
+	$(PYTHON) -m tests.faults.chaos $(if $(SEED),--seed $(SEED)) --rounds $(or $(ROUNDS),200) \
+		--minutes $(or $(MINUTES),90) || status=1; \
+	FAULTS_FULL=1 FAULTS_UNTIL=$$until $(PYTHON) -m pytest tests/faults tests/faults/real_times.py $(PYTEST) || status=1; \
+	exit $$status
 
 check: ## Format, lint, types, import contracts, migrations
 	$(BOOTSTRAP) check
