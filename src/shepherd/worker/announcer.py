@@ -61,14 +61,21 @@ class Announcer:
         """Announce at the next look, half a second at most: something has changed."""
         self._is_due.set()
 
-    def announce(self) -> None:
-        """Send a manifest and a heartbeat, without waiting long; what isn't taken is sent again by the clock."""
+    def announce(self) -> bool:
+        """Send a manifest and a heartbeat, without waiting long; False if the broker is away.
+
+        What isn't taken for another reason is sent again by the clock.
+        """
+        if not self._broker.is_connected:
+            # Not waited for: a worker that ends would wait as well.
+            self._asking_since = None
+            return False
         told = self._describe()
-        if told is None:
-            return
-        manifest, beat = told
-        self._note_asking(is_asking=manifest.wants_withdrawals)
-        self._broker.publish([_notice("manifest", manifest), _notice("beat", beat)], timeout_s=_PUBLISH_S)
+        if told is not None:
+            manifest, beat = told
+            self._note_asking(is_asking=manifest.wants_withdrawals)
+            self._broker.publish([_notice("manifest", manifest), _notice("beat", beat)], timeout_s=_PUBLISH_S)
+        return True
 
     def close(self) -> None:
         self._is_closed.set()
@@ -81,12 +88,16 @@ class Announcer:
                 self._hear(wait_s=min(_LOOK_S, wait_until(next_beat)))
                 if self._is_due.is_set() or time.monotonic() >= next_beat:
                     self._is_due.clear()
-                    self.announce()
-                    next_beat = time.monotonic() + (min(_ASK_S, self._beat_s) if self._is_asking else self._beat_s)
+                    next_beat = time.monotonic() + self._pause_s(is_sent=self.announce())
             except Exception:  # a daemon's loop: logs, backs off, goes on
                 logger.exception("announcer.failed")
                 self._is_closed.wait(1.0)
         self._control.close()
+
+    def _pause_s(self, *, is_sent: bool) -> float:
+        if not is_sent:
+            return min(_LOOK_S, self._beat_s)
+        return min(_ASK_S, self._beat_s) if self._is_asking else self._beat_s
 
     def _hear(self, *, wait_s: float) -> None:
         generation = self._control.generation
