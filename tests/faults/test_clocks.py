@@ -1,12 +1,13 @@
-"""Row 34: the clock of the Task Publisher jumps, by an hour and by a day, forward and back."""
+"""Row 34: the clock of the Task Publisher, a worker, the database jumps, by an hour and a day, forward and back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.faults.system import FaultSystem, fault_system
+from tests.support.faults.thoroughness import is_full
 
 _JUMPS = ("+1h", "-1h", "+1d", "-1d", "+0")
 
@@ -18,18 +19,46 @@ def shared_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSys
         yield ours
 
 
-def test_no_lease_ends_and_no_order_changes_by_a_clock_that_jumps(faulty: FaultSystem, tmp_path: Path) -> None:
-    name = "task-publisher"
-    clock, gate = tmp_path / "clock", tmp_path / "gate"
+@pytest.mark.parametrize("name", ["task-publisher", "worker-1"])
+def test_no_lease_ends_and_no_order_changes_by_a_clock_that_jumps(
+    faulty: FaultSystem, tmp_path: Path, name: str
+) -> None:
+    clock = tmp_path / "clock"
     clock.write_text("+0")
     _start_by(clock, faulty, name)
+
+    _assert_only_the_clock_jumps(faulty, tmp_path, name, clock.write_text)
+
+    faulty.system.stop(name)
+    faulty.conclude("34", f"clock of {name} jumps by an hour and a day, both ways")
+
+
+@pytest.mark.skipif(not is_full(), reason="in make chaos, as all that needs a system of its own for one figure")
+def test_no_lease_ends_by_a_database_whose_clock_jumps(tmp_path: Path) -> None:
+    with fault_system(tmp_path, is_postgres=True, workers=1) as ours:
+        assert ours.postgres is not None
+        ours.has_one_clock = False
+        clock = ours.postgres.folder / "clock"
+        clock.write_text("+0")
+        ours.postgres.stop()
+        ours.postgres.start(environ=_kept_by(clock))
+
+        _assert_only_the_clock_jumps(ours, tmp_path, "PostgreSQL", clock.write_text)
+
+        ours.conclude("34", "clock of PostgreSQL jumps by an hour and a day, both ways")
+
+
+def _assert_only_the_clock_jumps(
+    faulty: FaultSystem, tmp_path: Path, name: str, jump_to: Callable[[str], object]
+) -> None:
+    gate = tmp_path / "gate"
     lost = faulty.lost_attempts()
     claimed = faulty.post(("gated", {"gate": str(gate)}), "step")
     faulty.wait_executed(claimed)
     faulty.wait_claimed(claimed)
 
     for jump in _JUMPS:
-        clock.write_text(jump)
+        jump_to(jump)
         faulty.injected.note(f"{jump} on {name}", may_repeat=False)
         runs = [faulty.post("step", ("step", {"failures": 1}), retries=1, backoff=0.1) for _ in range(2)]
         for run in runs:
@@ -39,24 +68,26 @@ def test_no_lease_ends_and_no_order_changes_by_a_clock_that_jumps(faulty: FaultS
     faulty.wait_status(claimed, "succeeded")
     assert faulty.attempts(claimed) == ["succeeded"]
     assert faulty.lost_attempts() == lost
-    faulty.conclude("34", "clock of the Task Publisher jumps by an hour and a day, both ways")
 
 
 def _start_by(clock: Path, faulty: FaultSystem, name: str) -> None:
-    """Start a process anew whose clock differs from the machine's by what stands in a file, read at each look."""
-    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
     program = faulty.system.program(name)
-    environ = {
-        **program.environ,
+    faulty.system.add(replace(program, environ={**program.environ, **_kept_by(clock)}))
+    faulty.system.stop(name)
+    faulty.system.start(name)
+    faulty.system.add(program)
+    faulty.wait_status(faulty.post("step"), "succeeded")
+
+
+def _kept_by(clock: Path) -> dict[str, str]:
+    """Return the environment of a process whose clock differs from the machine's by what stands in a file."""
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+    return {
         "LD_PRELOAD": str(library),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_NO_CACHE": "1",
         # A jump of the wall clock leaves the monotonic one alone.
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "FAKETIME_DONT_RESET": "1",
+        "PYTHONPATH": str(Path(__file__).parent / "under_faketime"),
     }
-    faulty.system.add(replace(program, environ=environ))
-    faulty.system.stop(name)
-    faulty.system.start(name)
-    faulty.system.add(program)
-    faulty.wait_status(faulty.post("step"), "succeeded")

@@ -106,9 +106,21 @@ class Slot:
                 self._answer(attempt, intake)
             else:
                 self._join(attempt, intake)
+        except Exception:
+            self._give_up(attempt, intake)
+            raise
         finally:
             self._around.hands.let_go(attempt)
             self._is_busy = False
+
+    def _give_up(self, attempt: Attempt, intake: Intake) -> None:
+        """Leave what went wrong here to others: to the broker or, once it is acked, to its lease."""
+        try:
+            # First: it may still execute what another worker gets next.
+            self._drop_child()
+        finally:
+            if not attempt.is_acked:
+                intake.release(attempt.delivery)
 
     def _answer(self, attempt: Attempt, intake: Intake) -> None:
         if attempt.token in self._around.withdrawn:

@@ -4,7 +4,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,8 +25,8 @@ class PostgresNode:
         self._process: subprocess.Popen[bytes] | None = None
         initialise(folder)
 
-    def start(self) -> None:
-        """Return when it answers."""
+    def start(self, *, environ: Mapping[str, str] | None = None) -> None:
+        """Return when it answers; `environ` comes beside this process's own variables."""
         command: list[str | Path] = [
             postgres_binaries() / "postgres",
             "-D",
@@ -41,7 +41,12 @@ class PostgresNode:
         ]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*as_own_user(), *command], stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+                # Behind the change of user: what is preloaded may leave files that are the user's.
+                [*as_own_user(), "env", *(f"{name}={value}" for name, value in (environ or {}).items()), *command],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
             )
         wait_until(self.server.answers, timeout_s=60, what=f"PostgreSQL on port {self.server.port}")
 

@@ -42,7 +42,7 @@ class SubmittedRuns:
         """POST to one of a run's handles, such as `cancel`."""
         return self.system.api.post(f"/runs/{run['id']}/{verb}", json=document)
 
-    def wait_status(self, run: Mapping[str, Any], *statuses: str, timeout_s: float = 60.0) -> dict[str, Any]:
+    def wait_status(self, run: Mapping[str, Any], *statuses: str, timeout_s: float = 180.0) -> dict[str, Any]:
         def looked() -> dict[str, Any] | None:
             shown = self.run(run)
             return shown if shown["status"] in statuses else None
@@ -51,7 +51,7 @@ class SubmittedRuns:
         assert found is not None
         return found
 
-    def wait_attempt(self, run: Mapping[str, Any], status: str, *, no: int = 1, timeout_s: float = 60.0) -> None:
+    def wait_attempt(self, run: Mapping[str, Any], status: str, *, no: int = 1, timeout_s: float = 180.0) -> None:
         """Return when some task of the run has an attempt of that number in that status."""
 
         def looked() -> bool:
@@ -65,7 +65,7 @@ class SubmittedRuns:
         return self.ledger.of(self.run(run)["tasks"][of]["id"])
 
     def wait_executed(
-        self, run: Mapping[str, Any], count: int = 1, *, of: int = 0, timeout_s: float = 60.0
+        self, run: Mapping[str, Any], count: int = 1, *, of: int = 0, timeout_s: float = 180.0
     ) -> list[Execution]:
         """Return when one of the run's tasks was begun so often."""
         task = self.run(run)["tasks"][of]["id"]
@@ -76,7 +76,7 @@ class SubmittedRuns:
 
         return wait_until(begun, timeout_s=timeout_s, what=f"execution {count} of run {run['number']}")
 
-    def wait_claimed(self, run: Mapping[str, Any], *, no: int = 1, timeout_s: float = 60.0) -> None:
+    def wait_claimed(self, run: Mapping[str, Any], *, no: int = 1, timeout_s: float = 180.0) -> None:
         """Return when a worker has taken some attempt of that number over from the broker."""
         query = f"""SELECT count(*) FROM pipelines_attempt a JOIN pipelines_task t ON t.number = a.task_id
             WHERE t.run_id = {int(run["number"])} AND a.attempt_no = {no} AND a.claimed_at IS NOT NULL"""
@@ -86,7 +86,7 @@ class SubmittedRuns:
             what=f"attempt {no} of run {run['number']} claimed",
         )
 
-    def wait_ended_execution(self, execution: Execution, *, timeout_s: float = 60.0) -> None:
+    def wait_ended_execution(self, execution: Execution, *, timeout_s: float = 180.0) -> None:
         """Return when the task's code has come to its end in this attempt."""
         of = (execution.task, execution.attempt)
         wait_until(lambda: of in self.ledger.ended(), timeout_s=timeout_s, what=f"the end of {execution.name}")
@@ -106,7 +106,7 @@ class SubmittedRuns:
     def lost_attempts(self) -> int:
         return read_number(self.database_url, "SELECT count(*) FROM pipelines_attempt WHERE status = 'lost'")
 
-    def wait_executing(self, count: int = 1, *, timeout_s: float = 60.0) -> None:
+    def wait_executing(self, count: int = 1, *, timeout_s: float = 180.0) -> None:
         """Return when so many executions have begun, from the beginning on."""
         wait_until(
             lambda: len(self.ledger.executions()) >= count, timeout_s=timeout_s, what=f"{count} executions begun"

@@ -115,7 +115,7 @@ class FaultSystem(SubmittedRuns):
             self.system.stop(name)
             self.system.start(name)
 
-    def wait_serving(self, *workers: str, timeout_s: float = 60.0) -> None:
+    def wait_serving(self, *workers: str, timeout_s: float = 180.0) -> None:
         """Return when these workers are in the catalogue."""
 
         def serving() -> bool:

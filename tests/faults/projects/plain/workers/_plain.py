@@ -128,6 +128,22 @@ worker.add_task(leak)
 worker.add_task(leak, name="led_leak")
 
 
+@worker.task
+def large(context: dict[str, Any], data: Any) -> bytes:
+    """Return `kibibytes` of bytes that can't be compressed, by way of the store."""
+    begun(context)
+    note("end")
+    return os.urandom(context["kibibytes"] * 1024)
+
+
+@worker.task
+def weigh(context: dict[str, Any], data: bytes) -> dict[str, Any]:
+    """Say how many bytes came."""
+    begun(context)
+    note("end")
+    return {"n": len(data), "attempt": current_task().attempt}
+
+
 class Own(BaseException):
     pass
 
