@@ -9,7 +9,7 @@ import pytest
 
 from shepherd.broker import connect
 from shepherd.broker.port import Broker, Message, Presence
-from shepherd.broker.topology import BEATS, EXCHANGES, LOGS, STANDING_QUEUES, task_queue_spec
+from shepherd.broker.topology import EXCHANGES, LOGS, STANDING_QUEUES, task_queue_spec
 from shepherd.errors import BrokerUnavailableError
 from shepherd.site.local.broker_node import BrokerNode
 from tests.support.cluster import cluster_running
@@ -57,7 +57,7 @@ def test_a_cluster_stopped_in_the_wrong_order_boots_by_force_and_keeps_its_tasks
                 broker.declare(queues=STANDING_QUEUES)
             found = {each.name: each.presence for each in broker.compare(queues=[*STANDING_QUEUES, _TASK])}
             assert broker.publish(sent[-1:]) == [None]
-        assert {name for name, presence in found.items() if presence is Presence.AWAY} == {BEATS, LOGS}
+        assert {name for name, presence in found.items() if presence is Presence.AWAY} == {LOGS}
         assert Presence.MISSING not in found.values()
         second.stop()
         last.stop()

@@ -91,6 +91,9 @@ class Lane:
         self._written: dict[int, _Written] = {}
         self._in_flight: dict[str, int] = {}
         self._has_confirmed = asyncio.Event()
+        #: The broker has refused a message. Another channel may be luckier: RabbitMQ 3.10 goes on to refuse whatever is
+        #: published to a quorum queue on a channel that it was first published on while the queue had no leader.
+        self.is_refusing = False
 
     def leave(self) -> None:
         """Note that the channel is of no use any more."""
@@ -175,6 +178,12 @@ class Lane:
 
     async def until_publishable(self, messages: Sequence[Message]) -> None:
         while not self.can_publish(messages):
+            self._has_confirmed.clear()
+            await self._has_confirmed.wait()
+
+    async def until_confirmed(self) -> None:
+        """Return when nothing is in flight, or the channel is gone."""
+        while self._written:
             self._has_confirmed.clear()
             await self._has_confirmed.wait()
 
@@ -279,6 +288,7 @@ class Lane:
         for each in tags:
             if (written := self._written.pop(each, None)) is not None:
                 self._in_flight.pop(written.message_id, None)
+                self.is_refusing = self.is_refusing or not is_taken
                 written.parcel.settle(written.index, _failure(written, is_taken=is_taken))
         self._has_confirmed.set()
 

@@ -320,6 +320,7 @@ class _Link:
         self._transport = transport
         self._presence: dict[str, asyncio.Task[None]] = {}
         self._publishing: dict[str, Lane] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
         self._is_ended = False
         self.write = transport.write
@@ -382,8 +383,8 @@ class _Link:
     async def close(self) -> None:
         """End the connection, politely if the broker still answers."""
         self._is_ended = True
-        for probe in self._presence.values():
-            probe.cancel()
+        for task in (*self._presence.values(), *self._retiring):
+            task.cancel()
         with suppress(Exception):
             async with asyncio.timeout(_CLOSE_S):
                 # Closing overtakes what still waits to be written, acks among it.
@@ -411,7 +412,7 @@ class _Link:
     def publish_now(self, parcel: Parcel) -> bool:
         """Write messages of one exchange if nothing has to be waited for; False if nothing was done."""
         lane = self._publishing.get(parcel.messages[0].exchange)
-        if lane is None or lane.gone.done() or not lane.can_publish(parcel.messages):
+        if lane is None or lane.gone.done() or lane.is_refusing or not lane.can_publish(parcel.messages):
             return False
         lane.publish(parcel)
         return True
@@ -422,11 +423,24 @@ class _Link:
         exchange = parcel.messages[0].exchange
         async with self._opening:
             lane = self._publishing.get(exchange)
-            if lane is None or lane.gone.done():
+            if lane is not None and lane.is_refusing:
+                self._retire(lane)
+            if lane is None or lane.is_refusing or lane.gone.done():
                 lane = self._publishing[exchange] = await self.lane(confirms=True)
         await lane.until_publishable(parcel.messages)
         lane.publish(parcel)
         await self._transport.drained()
+
+    def _retire(self, lane: Lane) -> None:
+        async def close() -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CALL_S):
+                    await lane.until_confirmed()
+            await lane.close()
+
+        retiring = asyncio.create_task(close())
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
 
     def presence(self, queue: str) -> "asyncio.Task[None]":
         if queue not in self._presence:

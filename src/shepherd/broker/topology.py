@@ -32,8 +32,10 @@ EXCHANGES: Final = (
 STANDING_QUEUES: Final = (
     QueueSpec(name=DEAD_QUEUE, arguments=_KEPT, bindings=((DEAD_EXCHANGE, ""),)),
     QueueSpec(name=REPLIES, arguments=_KEPT),
+    # On most nodes of a cluster, though worth little: while nobody hears a worker's manifest it is sent no list of
+    # withdrawn attempts, and takes nothing.
     QueueSpec(
-        name=BEATS, arguments={"x-queue-type": "classic", "x-max-length": _BEATS_LIMIT, "x-overflow": "drop-head"}
+        name=BEATS, arguments={"x-queue-type": "quorum", "x-max-length": _BEATS_LIMIT, "x-overflow": "drop-head"}
     ),
     QueueSpec(
         name=LOGS, arguments={"x-queue-type": "classic", "x-max-length-bytes": _LOGS_LIMIT, "x-overflow": "drop-head"}

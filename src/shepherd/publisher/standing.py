@@ -50,7 +50,7 @@ class Topology:
         try:
             self._broker.declare(exchanges=EXCHANGES, queues=STANDING_QUEUES)
         except BrokerUnavailableError as error:
-            # A node that is away takes along what lives on it alone, beats and logs. Work goes on without them.
+            # A node that is away takes along what lives on it alone: the logs. Work goes on without them.
             logger.warning("publisher.undeclared", extra={"reason": str(error)})
             return False
         return True

@@ -96,8 +96,7 @@ class Outbox:
 
     def _send_all(self) -> None:
         while batch := self._next_batch():
-            unsent = self._send(batch)
-            self._note(unsent)
+            self._note(self._send(batch))
 
     def _next_batch(self) -> list[_Parcel]:
         with self._changed:
@@ -108,7 +107,7 @@ class Outbox:
             self._is_sending = bool(self._waiting)
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_IN_BATCH))]
 
-    def _send(self, batch: list[_Parcel]) -> list[_Parcel]:
+    def _send(self, batch: list[_Parcel]) -> list[TransientError]:
         answers = self._published([parcel.message for parcel in batch])
         unsent = [parcel for parcel, answer in zip(batch, answers, strict=True) if answer is not None]
         for parcel, answer in zip(batch, answers, strict=True):
@@ -117,7 +116,7 @@ class Outbox:
         with self._changed:
             # In front: what came later must not overtake it.
             self._waiting.extendleft(reversed(unsent))
-        return unsent
+        return [answer for answer in answers if answer is not None]
 
     def _are_published(self, messages: Sequence[Message]) -> bool:
         return all(answer is None for answer in self._published(list(messages)))
@@ -129,10 +128,10 @@ class Outbox:
             logger.exception("outbox.failed")
             return [BrokerUnavailableError(str(error))] * len(messages)
 
-    def _note(self, unsent: list[_Parcel]) -> None:
-        if not unsent:
+    def _note(self, failures: list[TransientError]) -> None:
+        if not failures:
             self._pause_s = 0.0
             return
         if not self._pause_s:
-            logger.warning("outbox.unconfirmed", extra={"messages": len(unsent)})
+            logger.warning("outbox.unconfirmed", extra={"messages": len(failures), "reason": str(failures[0])})
         self._pause_s = min(_LONGEST_PAUSE_S, max(_FIRST_PAUSE_S, self._pause_s * 2))

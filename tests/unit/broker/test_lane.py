@@ -115,6 +115,17 @@ def test_what_came_back_is_reported_by_its_id_when_its_confirm_comes(lane: Lane)
     assert isinstance(second, QueueMissingError)
 
 
+def test_a_channel_that_was_refused_a_message_says_so(lane: Lane) -> None:
+    lane.publish(parcel("a", "b"))
+    say(lane, commands.Basic.Ack(delivery_tag=1))
+    before = lane.is_refusing
+
+    say(lane, commands.Basic.Nack(delivery_tag=2))
+
+    assert not before
+    assert lane.is_refusing
+
+
 def test_an_id_in_flight_is_not_sent_again_before_its_confirm(lane: Lane) -> None:
     lane.publish(parcel("a"))
     before = lane.can_publish(parcel("b", "a").messages)
