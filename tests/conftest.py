@@ -19,7 +19,7 @@ pytest_plugins = [
 
 
 def _isolate(environ: os._Environ[str]) -> None:
-    for name in [name for name in environ if name.startswith(("SHEPHERD_", "PREFECT_"))]:
+    for name in [name for name in environ if _is_foreign(name)]:
         del environ[name]
     environ.update(
         {
@@ -35,6 +35,10 @@ def _isolate(environ: os._Environ[str]) -> None:
             "DO_NOT_TRACK": "1",
         }
     )
+
+
+def _is_foreign(name: str) -> bool:
+    return name.startswith(("SHEPHERD_", "PREFECT_")) and not name.startswith("SHEPHERD_TEST_")
 
 
 _isolate(os.environ)

@@ -1,15 +1,18 @@
 """What every broker promises, on the fake and on RabbitMQ."""
 
+import asyncio
 import itertools
 import uuid
 from collections.abc import Callable, Iterator
 
+import aiormq
 import pytest
 
 from shepherd.broker import connect
 from shepherd.broker.port import Broker, Delivery, ExchangeSpec, Message, Presence, QueueSpec, Subscription
 from shepherd.broker.topology import CONTROL_EXCHANGE, EXCHANGES, STANDING_QUEUES, task_queue_spec
 from shepherd.errors import BrokerUnavailableError, ConfigurationError, ProtocolError, QueueMissingError
+from tests.support.given_brokers import ALL_BROKERS, BROKERS, GIVEN, BrokerUnderTest
 from tests.support.waiting import wait_until
 
 #: Long enough for a busy machine; nothing waits for it when all is well.
@@ -17,12 +20,19 @@ PATIENCE_S = 20.0
 #: Long enough that what must not come would have come.
 SOON_S = 0.3
 
+#: Of queues and exchanges, since these were last removed.
+_names: list[str] = []
 
-@pytest.fixture(params=["memory", "rabbitmq"])
-def url(request: pytest.FixtureRequest) -> str:
+
+@pytest.fixture(params=["memory", *ALL_BROKERS])
+def url(request: pytest.FixtureRequest, shared_brokers: Callable[[str], BrokerUnderTest]) -> Iterator[str]:
     if request.param == "memory":
-        return f"memory:{uuid.uuid4()}"
-    return str(request.getfixturevalue("broker_node").url)
+        yield f"memory:{uuid.uuid4()}"
+    elif request.param in BROKERS:
+        yield shared_brokers(request.param).url
+    else:
+        yield GIVEN[request.param].url
+        asyncio.run(remove_all(GIVEN[request.param].url))
 
 
 @pytest.fixture
@@ -51,7 +61,19 @@ def queue(broker: Broker) -> str:
 
 
 def new_name() -> str:
-    return f"task_{uuid.uuid4().hex}"
+    _names.append(f"task_{uuid.uuid4().hex}")
+    return _names[-1]
+
+
+async def remove_all(url: str) -> None:
+    """Leave nothing in a virtual host that isn't ours alone."""
+    async with await aiormq.connect(url) as connection:
+        channel = await connection.channel()
+        while _names:
+            name = _names.pop()
+            for queue in (name, task_queue_spec(name).name):
+                await channel.queue_delete(queue)
+            await channel.exchange_delete(name)
 
 
 def declared(broker: Broker, name: str) -> str:
@@ -154,6 +176,23 @@ def test_a_queue_that_refuses_when_full_is_reported(broker: Broker) -> None:
     [outcome] = broker.publish([Message(routing_key=name, body=b"second")])
 
     assert isinstance(outcome, BrokerUnavailableError)
+
+
+def test_a_queue_that_has_refused_takes_more_when_there_is_room(broker: Broker) -> None:
+    name = new_name()
+    broker.declare(queues=[QueueSpec(name=name, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})])
+    send(broker, name, "first")
+    for _ in range(3):
+        [outcome] = broker.publish([Message(routing_key=name, body=b"refused")])
+        assert isinstance(outcome, BrokerUnavailableError)
+    subscription = broker.subscribe(name, prefetch=9)
+    subscription.ack(take(subscription, 1))
+
+    def is_taken() -> bool:
+        return broker.publish([Message(routing_key=name, body=b"second")]) == [None]
+
+    wait_until(is_taken, timeout_s=PATIENCE_S, what="room for another one")
+    assert bodies(take(subscription, 1)) == ["second"]
 
 
 def test_a_queue_that_drops_when_full_keeps_the_newest(broker: Broker) -> None:

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.faults.system import FaultSystem
+from tests.support.given_brokers import ON_INSTALLED
 from tests.support.waiting import wait_until
+
+pytestmark = ON_INSTALLED
 
 #: Row 15: within this a consumer is back whose queue or channel was taken away.
 _BACK_S = 30.0

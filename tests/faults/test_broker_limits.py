@@ -11,7 +11,10 @@ import pytest
 from shepherd.broker import connect
 from shepherd.broker.port import QueueSpec
 from tests.support.faults.system import FaultSystem
+from tests.support.given_brokers import ON_INSTALLED
 from tests.support.waiting import wait_until
+
+pytestmark = ON_INSTALLED
 
 _ALARMS = {
     "memory": (("set_vm_memory_high_watermark", "0.0001"), ("set_vm_memory_high_watermark", "absolute", "1GB")),

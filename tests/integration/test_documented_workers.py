@@ -11,16 +11,16 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from shepherd.site.local.broker_node import BrokerNode
 from shepherd.store import open_store
 from shepherd.wire.value import ClaimCheck, Inline, Value
 from tests.support.folders import ROOT
+from tests.support.given_brokers import BrokerUnderTest
 from tests.support.workers import Conversation, WorkerProcess
 
 
 @pytest.fixture
-def talk(own_broker_node: BrokerNode, tmp_path: Path) -> Iterator[Conversation]:
-    with Conversation(own_broker_node.url, tmp_path) as conversation:
+def talk(own_broker: BrokerUnderTest, tmp_path: Path) -> Iterator[Conversation]:
+    with Conversation(own_broker.url, tmp_path) as conversation:
         yield conversation
 
 

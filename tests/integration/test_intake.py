@@ -5,19 +5,19 @@ import uuid
 from shepherd.broker import connect
 from shepherd.broker.port import Broker, Message
 from shepherd.broker.topology import EXCHANGES, task_queue_spec
-from shepherd.site.local.broker_node import BrokerNode
+from tests.support.given_brokers import BrokerUnderTest
 from tests.support.waiting import wait_until
 
 PATIENCE_S = 20.0
 
 
-def unacked(node: BrokerNode, queues: list[str]) -> int:
+def unacked(node: BrokerUnderTest, queues: list[str]) -> int:
     lines = node.ctl("list_queues", "name", "messages_unacknowledged").splitlines()
     counts = dict(line.split("\t") for line in lines)
     return sum(int(counts[queue]) for queue in queues)
 
 
-def connected(node: BrokerNode, name: str) -> Broker:
+def connected(node: BrokerUnderTest, name: str) -> Broker:
     broker = connect(node.url, name=name)
     assert broker.wait_connected(timeout_s=PATIENCE_S)
     return broker
@@ -34,7 +34,7 @@ def declare_four(broker: Broker) -> list[str]:
     return [spec.name for spec in specs]
 
 
-def test_a_busy_slot_of_four_names_never_holds_more_than_one_delivery(broker_node: BrokerNode) -> None:
+def test_a_busy_slot_of_four_names_never_holds_more_than_one_delivery(broker_node: BrokerUnderTest) -> None:
     busy, idle = connected(broker_node, "busy"), connected(broker_node, "idle")
     queues = declare_four(busy)
     intake, other_intake = busy.intake(queues), idle.intake(queues)
@@ -57,7 +57,7 @@ def test_a_busy_slot_of_four_names_never_holds_more_than_one_delivery(broker_nod
         broker.close()
 
 
-def test_eighty_tasks_of_four_names_are_worked_off_one_at_a_time(broker_node: BrokerNode) -> None:
+def test_eighty_tasks_of_four_names_are_worked_off_one_at_a_time(broker_node: BrokerUnderTest) -> None:
     busy = connected(broker_node, "busy")
     queues = declare_four(busy)
     publish_to(busy, queues, each=20)

@@ -4,6 +4,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,6 +13,7 @@ from shepherd.broker.rabbitmq import RabbitBroker
 from shepherd.broker.topology import CONTROL_EXCHANGE, EXCHANGES, task_queue_spec
 from shepherd.errors import BrokerUnavailableError
 from shepherd.site.local.broker_node import BrokerNode
+from tests.support.given_brokers import BrokerUnderTest
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
@@ -20,28 +22,35 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture
-def broker(broker_node: BrokerNode) -> Iterator[RabbitBroker]:
+def broker(broker_node: BrokerUnderTest) -> Iterator[RabbitBroker]:
     yield from connected(broker_node.url)
 
 
 @pytest.fixture
-def own_broker(own_broker_node: BrokerNode) -> Iterator[RabbitBroker]:
+def stoppable(own_broker_node: BrokerNode) -> Iterator[RabbitBroker]:
     yield from connected(own_broker_node.url)
 
 
 @pytest.fixture
-def proxy(broker_node: BrokerNode) -> Iterator[Proxy]:
+def proxy(broker_node: BrokerUnderTest) -> Iterator[Proxy]:
     with Proxy(to_port=port_of(broker_node.url)) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def proxied(proxy: Proxy) -> Iterator[RabbitBroker]:
-    yield from connected(f"amqp://guest:guest@127.0.0.1:{proxy.port}/")
+def proxied(proxy: Proxy, broker_node: BrokerUnderTest) -> Iterator[RabbitBroker]:
+    yield from connected(by_way_of(proxy, broker_node.url))
 
 
 def port_of(url: str) -> int:
-    return int(url.rstrip("/").rpartition(":")[2])
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+def by_way_of(proxy: Proxy, url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}").geturl()
 
 
 def connected(url: str) -> Iterator[RabbitBroker]:
@@ -113,9 +122,9 @@ def test_several_threads_publish_at_once(broker: RabbitBroker) -> None:
 
 @pytest.mark.parametrize("end", [BrokerNode.stop, BrokerNode.kill])
 def test_after_a_restart_of_the_broker_everybody_is_back(
-    own_broker_node: BrokerNode, own_broker: RabbitBroker, end: Callable[[BrokerNode], None]
+    own_broker_node: BrokerNode, stoppable: RabbitBroker, end: Callable[[BrokerNode], None]
 ) -> None:
-    broker = own_broker
+    broker = stoppable
     one, two, three = (new_queue(broker) for _ in range(3))
     # RabbitMQ 3.10 can't serve again the queue that was declared last, less than a second before it was killed.
     new_queue(broker)
@@ -146,18 +155,18 @@ def test_after_a_restart_of_the_broker_everybody_is_back(
 
 
 def test_what_was_in_hand_at_a_restart_comes_again_and_its_old_ack_does_nothing(
-    own_broker_node: BrokerNode, own_broker: RabbitBroker
+    own_broker_node: BrokerNode, stoppable: RabbitBroker
 ) -> None:
-    queue = new_queue(own_broker)
-    subscription = own_broker.subscribe(queue, prefetch=1)
-    publish_until_confirmed(own_broker, queue, b"in hand")
+    queue = new_queue(stoppable)
+    subscription = stoppable.subscribe(queue, prefetch=1)
+    publish_until_confirmed(stoppable, queue, b"in hand")
     stale = take_body(from_subscription(subscription), b"in hand")
 
     own_broker_node.stop()
     own_broker_node.start()
     again = take_body(from_subscription(subscription), b"in hand")
     subscription.ack([stale])
-    publish_until_confirmed(own_broker, queue, b"next")
+    publish_until_confirmed(stoppable, queue, b"next")
     before_the_ack = subscription.take(at_most=1, wait_s=0.3)
     subscription.ack([again])
 
@@ -167,7 +176,7 @@ def test_what_was_in_hand_at_a_restart_comes_again_and_its_old_ack_does_nothing(
 
 
 def test_a_queue_deleted_under_its_consumers_is_waited_for_and_others_go_on(
-    broker: RabbitBroker, broker_node: BrokerNode
+    broker: RabbitBroker, broker_node: BrokerUnderTest
 ) -> None:
     doomed, other = new_queue(broker), new_queue(broker)
     subscription, bystander = broker.subscribe(doomed, prefetch=1), broker.subscribe(other, prefetch=1)
@@ -270,10 +279,10 @@ def test_a_connection_where_nothing_echoes_is_noticed_and_replaced(proxy: Proxy,
     take_body(from_subscription(subscription), b"after")
 
 
-def test_when_a_node_is_gone_the_next_address_is_used_at_once(broker_node: BrokerNode) -> None:
-    nobody = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
+def test_when_a_node_is_gone_the_next_address_is_used_at_once(broker_node: BrokerUnderTest) -> None:
+    nobody = broker_node.url.replace(f":{port_of(broker_node.url)}/", f":{free_port()}/")
     with Proxy(to_port=port_of(broker_node.url)) as first:
-        broker = RabbitBroker(f"{nobody},amqp://guest:guest@127.0.0.1:{first.port}/,{broker_node.url}", name="test")
+        broker = RabbitBroker(",".join([nobody, by_way_of(first, broker_node.url), broker_node.url]), name="test")
         assert broker.wait_connected(timeout_s=PATIENCE_S)
         queue = new_queue(broker)
         subscription = broker.subscribe(queue, prefetch=10)

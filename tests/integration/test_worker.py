@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from shepherd.errors import StoreUnavailableError
-from shepherd.site.local.broker_node import BrokerNode
 from shepherd.store import open_store
 from shepherd.wire.envelope import Finished, Started
 from shepherd.wire.value import NOTHING, ClaimCheck, Inline
+from tests.support.given_brokers import BrokerUnderTest
 from tests.support.waiting import wait_until
 from tests.support.workers import Conversation, WorkerProcess
 
@@ -23,8 +23,8 @@ HEAD = "from shepherd.worker import Worker, current_task\nworker = Worker()\n"
 
 
 @pytest.fixture
-def talk(own_broker_node: BrokerNode, tmp_path: Path) -> Iterator[Conversation]:
-    with Conversation(own_broker_node.url, tmp_path) as conversation:
+def talk(own_broker: BrokerUnderTest, tmp_path: Path) -> Iterator[Conversation]:
+    with Conversation(own_broker.url, tmp_path) as conversation:
         yield conversation
 
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -11,6 +12,7 @@ from shepherd.broker.topology import task_queue
 from shepherd.site.local.broker_node import BrokerNode
 from shepherd.wire.envelope import Claimed, Finished, Started, Withdrawn
 from shepherd.wire.value import Inline
+from tests.support.given_brokers import BrokerUnderTest
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 from tests.support.workers import Conversation, WorkerProcess
@@ -64,7 +66,15 @@ worker.run()
 
 
 @pytest.fixture
-def talk(own_broker_node: BrokerNode, tmp_path: Path) -> Iterator[Conversation]:
+def talk(own_broker: BrokerUnderTest, tmp_path: Path) -> Iterator[Conversation]:
+    with Conversation(own_broker.url, tmp_path) as conversation:
+        conversation.settings = {"SHEPHERD_HOLD_S": "1"}
+        yield conversation
+
+
+@pytest.fixture
+def stoppable(own_broker_node: BrokerNode, tmp_path: Path) -> Iterator[Conversation]:
+    """The same on a node that the test may stop."""
     with Conversation(own_broker_node.url, tmp_path) as conversation:
         conversation.settings = {"SHEPHERD_HOLD_S": "1"}
         yield conversation
@@ -74,7 +84,7 @@ def _start(talk: Conversation, source: str, name: str, *, slots: int = 1, file_n
     return talk.start(source.replace("NAME", name), "--slots", str(slots), file_name=file_name)
 
 
-def _depths(node: BrokerNode, name: str) -> tuple[int, int]:
+def _depths(node: BrokerUnderTest, name: str) -> tuple[int, int]:
     """Return how many messages of a task are ready, and how many are in somebody's hands; some seconds late."""
     lines = node.ctl("-q", "list_queues", "name", "messages_ready", "messages_unacknowledged").splitlines()
     found = next(line.split() for line in lines if line.startswith(f"{task_queue(name)}\t"))
@@ -96,12 +106,12 @@ def _daemon(talk: Conversation) -> int:
     return int(file.read_text())
 
 
-def test_a_long_task_is_claimed_and_nothing_else_is_held_back(talk: Conversation, own_broker_node: BrokerNode) -> None:
+def test_a_long_task_is_claimed_and_nothing_else_is_held_back(talk: Conversation, own_broker: BrokerUnderTest) -> None:
     _start(talk, LASTING, "claimed_one")
     long, short = talk.publish("claimed_one"), talk.publish("claimed_one", {"is_short": True})
 
     talk.reply(long, Claimed)
-    wait_until(lambda: _depths(own_broker_node, "claimed_one") == (1, 0), timeout_s=20, what="the ack")
+    wait_until(lambda: _depths(own_broker, "claimed_one") == (1, 0), timeout_s=20, what="the ack")
     held = talk.beat(lambda beat: beat.holds == (long,))
     (talk.folder / "end").touch()
 
@@ -114,58 +124,60 @@ def test_a_long_task_is_claimed_and_nothing_else_is_held_back(talk: Conversation
     assert (idle.holds, idle.free_slots) == ((), 1)
 
 
-def test_a_claimed_tasks_result_outlives_broker_and_worker(talk: Conversation, own_broker_node: BrokerNode) -> None:
-    worker = _start(talk, LASTING, "spooled")
-    token = talk.publish("spooled")
-    talk.reply(token, Claimed)
+def test_a_claimed_tasks_result_outlives_broker_and_worker(
+    stoppable: Conversation, own_broker_node: BrokerNode
+) -> None:
+    worker = _start(stoppable, LASTING, "spooled")
+    token = stoppable.publish("spooled")
+    stoppable.reply(token, Claimed)
 
     own_broker_node.stop()
-    (talk.folder / "end").touch()
-    wait_until(lambda: [*talk.folder.glob(".shepherd/spool/*/*.reply")], timeout_s=20, what="the reply on disk")
+    (stoppable.folder / "end").touch()
+    wait_until(lambda: [*stoppable.folder.glob(".shepherd/spool/*/*.reply")], timeout_s=20, what="the reply on disk")
     worker.kill()
     own_broker_node.start()
-    _start(talk, LASTING, "spooled")
+    _start(stoppable, LASTING, "spooled")
 
-    assert talk.finished(token).result == Inline("ended")
-    wait_until(lambda: not [*talk.folder.glob(".shepherd/spool/*/*.reply")], timeout_s=20, what="an empty spool")
-    assert _executions(talk) == 1
+    assert stoppable.finished(token).result == Inline("ended")
+    wait_until(lambda: not [*stoppable.folder.glob(".shepherd/spool/*/*.reply")], timeout_s=20, what="an empty spool")
+    assert _executions(stoppable) == 1
 
 
 def test_a_claimed_task_is_held_while_its_reply_waits_for_the_broker(
-    talk: Conversation, own_broker_node: BrokerNode
+    stoppable: Conversation, own_broker_node: BrokerNode
 ) -> None:
-    _start(talk, LASTING, "waiting_reply")
-    token = talk.publish("waiting_reply")
-    talk.reply(token, Claimed)
+    _start(stoppable, LASTING, "waiting_reply")
+    token = stoppable.publish("waiting_reply")
+    stoppable.reply(token, Claimed)
 
     own_broker_node.kill()
-    (talk.folder / "end").touch()
-    wait_until(lambda: [*talk.folder.glob(".shepherd/spool/*/*.reply")], timeout_s=20, what="the reply on disk")
+    (stoppable.folder / "end").touch()
+    wait_until(lambda: [*stoppable.folder.glob(".shepherd/spool/*/*.reply")], timeout_s=20, what="the reply on disk")
     own_broker_node.start()
 
-    assert talk.finished(token).result == Inline("ended")
-    talk.beat(lambda beat: token not in beat.holds)
-    assert _executions(talk) == 1
+    assert stoppable.finished(token).result == Inline("ended")
+    stoppable.beat(lambda beat: token not in beat.holds)
+    assert _executions(stoppable) == 1
 
 
-def test_a_worker_takes_nothing_before_it_has_the_list(talk: Conversation, own_broker_node: BrokerNode) -> None:
+def test_a_worker_takes_nothing_before_it_has_the_list(talk: Conversation, own_broker: BrokerUnderTest) -> None:
     talk.withdrawn = None
     worker = _start(talk, LASTING, "listless")
     token = talk.publish("listless", {"is_short": True})
 
     wait_until(lambda: "worker.waiting_for_task_publisher" in worker.log, timeout_s=20, what="the report")
-    wait_until(lambda: _depths(own_broker_node, "listless") == (1, 0), timeout_s=20, what="the message, untouched")
+    wait_until(lambda: _depths(own_broker, "listless") == (1, 0), timeout_s=20, what="the message, untouched")
     talk.withdrawn = {token}
 
     talk.reply(token, Withdrawn)
-    wait_until(lambda: _depths(own_broker_node, "listless") == (0, 0), timeout_s=20, what="the ack")
+    wait_until(lambda: _depths(own_broker, "listless") == (0, 0), timeout_s=20, what="the ack")
     assert _executions(talk) == 0
     assert talk.result("listless", {"is_short": True}) == Inline("short")
 
 
 @pytest.mark.parametrize("is_claimed", [False, True])
 def test_what_is_withdrawn_while_it_runs_is_killed_with_all_that_it_started(
-    talk: Conversation, own_broker_node: BrokerNode, is_claimed: bool
+    talk: Conversation, own_broker: BrokerUnderTest, is_claimed: bool
 ) -> None:
     name = f"withdrawn_{is_claimed}"
     talk.settings["SHEPHERD_HOLD_S"] = "1" if is_claimed else "1000"
@@ -181,7 +193,7 @@ def test_what_is_withdrawn_while_it_runs_is_killed_with_all_that_it_started(
     assert _is_gone(daemon)
     assert talk.result(name) == Inline("fine")
     assert not [reply for reply in talk.replies(token) if isinstance(reply, Finished)]
-    wait_until(lambda: _depths(own_broker_node, name) == (0, 0), timeout_s=20, what="the acks")
+    wait_until(lambda: _depths(own_broker, name) == (0, 0), timeout_s=20, what="the acks")
 
 
 def test_what_runs_too_long_fails_and_leaves_nothing(talk: Conversation) -> None:
@@ -225,10 +237,12 @@ def test_a_second_sigterm_gives_up_what_was_claimed(talk: Conversation) -> None:
     assert reply.error.code == "worker_stopped"
 
 
-def test_what_comes_again_while_it_runs_is_executed_once(own_broker_node: BrokerNode, talk: Conversation) -> None:
+def test_what_comes_again_while_it_runs_is_executed_once(own_broker: BrokerUnderTest, talk: Conversation) -> None:
     talk.settings["SHEPHERD_HOLD_S"] = "1000"
-    with Proxy(to_port=int(own_broker_node.url.rstrip("/").rpartition(":")[2])) as proxy:
-        talk.settings["SHEPHERD_BROKER_URL"] = f"amqp://guest:guest@127.0.0.1:{proxy.port}/"
+    with Proxy(to_port=urlsplit(own_broker.url).port or 0) as proxy:
+        talk.settings["SHEPHERD_BROKER_URL"] = (
+            f"amqp://guest:guest@127.0.0.1:{proxy.port}{urlsplit(own_broker.url).path}"
+        )
         worker = _start(talk, LASTING, "again", slots=2)
         token = talk.publish("again")
         talk.reply(token, Started)
@@ -236,7 +250,7 @@ def test_what_comes_again_while_it_runs_is_executed_once(own_broker_node: Broker
         proxy.reset()
         wait_until(lambda: "task.delivered_again" in worker.log, timeout_s=30, what="the second delivery")
         talk.reply(token, Claimed)
-        wait_until(lambda: _depths(own_broker_node, "again") == (0, 0), timeout_s=20, what="the ack")
+        wait_until(lambda: _depths(own_broker, "again") == (0, 0), timeout_s=20, what="the ack")
         (talk.folder / "end").touch()
 
         assert talk.finished(token).result == Inline("ended")

@@ -2,14 +2,24 @@
 
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from shepherd.site.local.broker_node import BrokerNode
+from shepherd.site.local.place import Place
 from tests.support.folders import TEST_FOLDER
+from tests.support.network import Machine
 from tests.support.ports import free_port, free_ports
 from tests.support.waiting import wait_until
+
+#: As `deploy/rabbitmq/rabbitmq.conf` has it; and clients are on other machines.
+_IN_A_CLUSTER = {
+    "cluster_partition_handling": "pause_minority",
+    "loopback_users.guest": "false",
+    # Seconds after which a silent node is given up, 60 by default: so that a test needn't wait for that.
+    "net_ticktime": "20",
+}
 
 
 @contextmanager
@@ -30,17 +40,46 @@ def cluster_running(*, size: int = 3) -> Iterator[list[BrokerNode]]:
     ]
     epmd = subprocess.Popen(["setpriv", "--pdeathsig=KILL", "--", *nodes[0].epmd_command()])
     try:
-        for node in nodes:
-            # One after the other: a kill at a parent thread's end would take a node that the thread has started.
-            node.start()
-        for node in nodes[1:]:
-            join(node, nodes[0])
+        _form(nodes)
         yield nodes
     finally:
         for node in nodes:
             node.kill()
         epmd.kill()
         epmd.wait()
+
+
+@contextmanager
+def cluster_on(machines: Sequence[Machine]) -> Iterator[list[BrokerNode]]:
+    """Give running nodes of one cluster, each on a machine of its own; end them all."""
+    TEST_FOLDER.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="cluster-", dir=TEST_FOLDER))
+    hosts = {machine.name: machine.address for machine in machines}
+    nodes = [
+        BrokerNode(
+            _with_cookie(folder / machine.name),
+            port=5672,
+            dist_port=25672,
+            epmd_port=4369,
+            config=_IN_A_CLUSTER,
+            place=Place(address=machine.address, host=machine.name, hosts=hosts, enter=machine.enter),
+        )
+        for machine in machines
+    ]
+    try:
+        _form(nodes)
+        yield nodes
+    finally:
+        for node in nodes:
+            node.kill()
+
+
+def _form(nodes: Sequence[BrokerNode]) -> None:
+    for node in nodes:
+        # One after the other: a kill at a parent thread's end would take a node that the thread has started.
+        node.start()
+    for node in nodes[1:]:
+        join(node, nodes[0])
 
 
 def _with_cookie(folder: Path) -> Path:

@@ -42,6 +42,8 @@ class System:
         # One thread starts them all, whoever asks: with the thread that started it, not with the process, a process is
         # told that its parent is dead.
         self._starter = ThreadPoolExecutor(max_workers=1)
+        #: What is written before the command of a process that is to run on another machine, by its name.
+        self.places: dict[str, tuple[str, ...]] = {}
         self.api = httpx.Client(
             base_url=f"{config.page_url}/api/v1",
             headers={"Authorization": f"Bearer {self.credentials.token}"},
@@ -148,7 +150,7 @@ class System:
         folder.mkdir(exist_ok=True)
         with (folder / f"{program.name}.log").open("ab") as log:
             return subprocess.Popen(
-                ["setpriv", "--pdeathsig=TERM", "--", *program.command],
+                ["setpriv", "--pdeathsig=TERM", "--", *self.places.get(program.name, ()), *program.command],
                 cwd=self.config.root,
                 env={**self.environ, **program.environ},
                 stdin=subprocess.DEVNULL,
@@ -160,18 +162,23 @@ class System:
 
 @contextmanager
 def started(
-    *, projects: Path | None = None, environ: Mapping[str, str] | None = None, but: tuple[str, ...] = ()
+    *,
+    projects: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    but: tuple[str, ...] = (),
+    places: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Iterator[System]:
     """Start a system on free ports, in a new folder, with the bundled projects unless others are named.
 
     `environ` comes before the defaults; with SHEPHERD_BROKER_URL or PREFECT_API_URL there, it has none of its own. The
-    processes named in `but` aren't started.
+    processes named in `but` aren't started; `places` says before which commands something is to be written.
     """
     TEST_FOLDER.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="system-", dir=TEST_FOLDER))
     own_environ = {**_foreign(os.environ), **_settings(home, projects or ROOT / "projects"), **(environ or {})}
     config = replace(LocalConfig.from_env(own_environ, root=ROOT), home=home)
     system = System(config, own_environ)
+    system.places.update(places or {})
     try:
         system.start(*(name for name in system.names if name not in but))
         system.wait_ready()

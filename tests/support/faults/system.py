@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -23,6 +24,7 @@ from tests.support.faults.records import Records, read_records
 from tests.support.faults.report import report
 from tests.support.faults.submitted import Step, SubmittedRuns, body
 from tests.support.folders import ROOT
+from tests.support.given_brokers import BrokerUnderTest
 from tests.support.proxy import Proxy
 from tests.support.system import System, started
 from tests.support.waiting import wait_until
@@ -43,11 +45,11 @@ _UNACKED = (
 class FaultSystem(SubmittedRuns):
     """Use `fault_system` to get one that is up."""
 
-    def __init__(self, system: System, ledger: Ledger, postgres: PostgresNode | None) -> None:
+    def __init__(self, system: System, ledger: Ledger, postgres: PostgresNode | None, broker: BrokerUnderTest) -> None:
         super().__init__(system, ledger)
         self.postgres = postgres
         self.injected = Injected()
-        self.broker = broker_node(system.config)
+        self.broker = broker
         #: False where a test has put a process's clock forward or back.
         self.has_one_clock = True
         self._since = 0
@@ -103,9 +105,10 @@ class FaultSystem(SubmittedRuns):
     @contextmanager
     def behind_proxy(self, name: str) -> Iterator[Proxy]:
         """Put a proxy between the broker and a process, which is to be started anew for it."""
-        with Proxy(to_port=self.system.config.broker_port) as proxy:
+        parts = urlsplit(self.broker.url)
+        with Proxy(to_host=parts.hostname or "", to_port=parts.port or 5672) as proxy:
             program = self.system.program(name)
-            url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/"
+            url = parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}").geturl()
             self.system.add(replace(program, environ={**program.environ, "SHEPHERD_BROKER_URL": url}))
             if self.system.is_running(name):
                 self.system.stop(name)
@@ -222,9 +225,12 @@ def fault_system(
     slots: int = 2,
     has_prefect: bool = False,
     environ: Mapping[str, str] | None = None,
+    broker: BrokerUnderTest | None = None,
+    places: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Iterator[FaultSystem]:
     """Start a broker, a database, a web process, and as many Task Publishers and workers, of a new folder's own.
 
+    A `broker` that runs already is used in place of a new one; with several nodes, `environ` names their addresses.
     Workers are called `worker-1` and so on, Task Publishers `task-publisher`, `task-publisher-2`.
     """
     with ExitStack() as at_end:
@@ -234,8 +240,10 @@ def fault_system(
             own["SHEPHERD_DATABASE_URL"] = node.server.create_database("shepherd")
         if not has_prefect:
             own["SHEPHERD_PREFECT"] = "off"
-        system = at_end.enter_context(started(projects=PROJECTS, environ=own))
-        ours = FaultSystem(system, Ledger(folder / "ledger"), node)
+        if broker is not None:
+            own.setdefault("SHEPHERD_BROKER_URL", broker.url)
+        system = at_end.enter_context(started(projects=PROJECTS, environ=own, places=places))
+        ours = FaultSystem(system, Ledger(folder / "ledger"), node, broker or broker_node(system.config))
         for number in range(2, publishers + 1):
             ours.add_publisher(f"task-publisher-{number}")
             system.start(f"task-publisher-{number}")

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from shepherd.broker.policies import RECOMMENDED
 from shepherd.errors import BrokerUnavailableError, ConfigurationError
+from shepherd.site.local.place import Place
 
 #: Debian's wrappers in /usr/sbin change to the user `rabbitmq` and refuse all others but root; these don't.
 _SCRIPTS: Final = Path("/usr/lib/rabbitmq/bin")
@@ -34,11 +35,16 @@ _CONFIG: Final = {
     "log.file.level": "warning",
 }
 
-_ADVANCED: Final = "[{kernel, [{inet_dist_use_interface, {127,0,0,1}}]}, {ra, [{wal_max_size_bytes, 16777216}]}].\n"
+_ADVANCED: Final = (
+    "[{{kernel, [{{inet_dist_use_interface, {address}}}]}}, {{ra, [{{wal_max_size_bytes, 16777216}}]}}].\n"
+)
+
+_GREETING: Final = b"AMQP\x00\x00\x09\x01"
 
 
 class BrokerNode:
-    """One RabbitMQ node with its configuration, data, cookie and epmd in one folder, reachable from this machine only.
+    """One RabbitMQ node with its configuration, data, cookie and epmd in one folder, reachable from this machine only
+    unless its place is elsewhere.
 
     Several can live on one machine, beside the system's own, as long as folders and ports differ. What `start` has
     started is gone after `stop` or `kill`, its epmd included; the data stays.
@@ -54,6 +60,7 @@ class BrokerNode:
         config: Mapping[str, str] | None = None,
         plugins: Sequence[str] = (),
         has_own_epmd: bool = True,
+        place: Place | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -61,6 +68,7 @@ class BrokerNode:
         the node registers with one that runs on `epmd_port` already, as the nodes of a cluster have to.
         """
         self._plugins = tuple(plugins)
+        self._place = place or Place()
         self._folder = folder.absolute()
         self._config = {**_CONFIG, **(config or {})}
         self._has_own_epmd = has_own_epmd
@@ -72,11 +80,11 @@ class BrokerNode:
 
     @property
     def url(self) -> str:
-        return f"amqp://guest:guest@127.0.0.1:{self._port}/"
+        return f"amqp://guest:guest@{self._place.address}:{self._port}/"
 
     @property
     def name(self) -> str:
-        return f"shepherd-{self._port}@localhost"
+        return f"shepherd-{self._port}@{self._place.host}"
 
     @property
     def ctl_file(self) -> Path:
@@ -93,7 +101,7 @@ class BrokerNode:
             # Without it every node and every rabbitmqctl starts two resolver processes that outlive it for a moment.
             "ERL_INETRC": str(folder / "inetrc"),
             "ERL_EPMD_PORT": str(self._epmd_port),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_ADDRESS": self._place.address,
             "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_CONF_ENV_FILE": str(folder / "no-rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
@@ -116,7 +124,7 @@ class BrokerNode:
 
     def epmd_command(self) -> list[str]:
         """Return the command of the name server that the node registers with; it stays in the foreground."""
-        return ["epmd", "-address", "127.0.0.1", "-port", str(self._epmd_port)]
+        return ["epmd", "-address", self._place.address, "-port", str(self._epmd_port)]
 
     def prepare(self) -> None:
         """Write the configuration. `start` does it too; a supervisor that runs the two commands calls this first."""
@@ -126,22 +134,23 @@ class BrokerNode:
             folder.mkdir(parents=True, exist_ok=True)
         self._folder.joinpath("definitions.json").write_text(json.dumps(_definitions(), indent=2))
         self._folder.joinpath("rabbitmq.conf").write_text(self._config_text())
-        self._folder.joinpath("advanced.config").write_text(_ADVANCED)
+        self._folder.joinpath("advanced.config").write_text(_ADVANCED.format(address=self._place.erlang_address()))
         self._folder.joinpath("enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
-        self._folder.joinpath("inetrc").write_text('{file, hosts, "/etc/hosts"}.\n{lookup, [file]}.\n')
+        self._folder.joinpath("inetrc").write_text(self._place.inetrc())
         self._write_ctl_file()
         self._write_cookie()
 
     def _config_text(self) -> str:
         own = {
-            "listeners.tcp.1": f"127.0.0.1:{self._port}",
+            "listeners.tcp.1": f"{self._place.address}:{self._port}",
             "load_definitions": str(self._folder / "definitions.json"),
         }
         return "".join(f"{name} = {value}\n" for name, value in {**own, **self._config}.items())
 
     def _write_ctl_file(self) -> None:
         exports = [f"export {name}={shlex.quote(value)}" for name, value in self._ctl_environment().items()]
-        lines = ["#!/bin/sh", "# rabbitmqctl for this node.", *exports, f'exec {_SCRIPTS / "rabbitmqctl"} "$@"']
+        command = shlex.join([*self._place.enter, str(_SCRIPTS / "rabbitmqctl")])
+        lines = ["#!/bin/sh", "# rabbitmqctl for this node.", *exports, f'exec {command} "$@"']
         self.ctl_file.write_text("\n".join(lines) + "\n")
         self.ctl_file.chmod(0o700)
 
@@ -174,11 +183,15 @@ class BrokerNode:
             self.kill()
             raise
 
+    def answers(self) -> bool:
+        """Return whether AMQP does, right now; a node that is cut off from most of its cluster doesn't."""
+        return _answers((self._place.address, self._port), _GREETING)
+
     def _spawn(self, command: list[str], output: int) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C at the terminal is the supervisor's to pass on.
         # And an end with whoever started it, however that ended.
         return subprocess.Popen(  # noqa: S603  # our own command
-            ["setpriv", "--pdeathsig=KILL", "--", *command],  # noqa: S607  # util-linux, wherever it is
+            ["setpriv", "--pdeathsig=KILL", "--", *self._place.enter, *command],  # noqa: S607  # util-linux, wherever it is
             cwd=self._folder,
             env=self.environment(),
             stdin=subprocess.DEVNULL,
@@ -188,11 +201,11 @@ class BrokerNode:
         )
 
     def _await_amqp(self, server: subprocess.Popen[bytes]) -> None:
-        self._await_port(self._port, server, greeting=b"AMQP\x00\x00\x09\x01")
+        self._await_port(self._port, server, greeting=_GREETING)
 
     def _await_port(self, port: int, process: subprocess.Popen[bytes], *, greeting: bytes = b"") -> None:
         deadline = time.monotonic() + _START_S
-        while not _answers(port, greeting):
+        while not _answers((self._place.address, port), greeting):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise BrokerUnavailableError(f"{process.args!r} did not start, see {self._folder / 'log'}")
             time.sleep(_POLL_S)
@@ -220,7 +233,7 @@ class BrokerNode:
             subprocess.CalledProcessError: It failed; `stderr` says why.
         """
         return subprocess.run(  # noqa: S603  # our own command
-            [str(_SCRIPTS / "rabbitmqctl"), "--quiet", *arguments],
+            [*self._place.enter, str(_SCRIPTS / "rabbitmqctl"), "--quiet", *arguments],
             env=self._ctl_environment(),
             check=True,
             capture_output=True,
@@ -255,9 +268,9 @@ def _password_hash(password: str) -> str:
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
-def _answers(port: int, greeting: bytes) -> bool:
+def _answers(address: tuple[str, int], greeting: bytes) -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+        with socket.create_connection(address, timeout=1.0) as connection:
             connection.sendall(greeting)
             return not greeting or bool(connection.recv(1))
     except OSError:
