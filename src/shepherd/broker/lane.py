@@ -253,6 +253,9 @@ class Lane:
                 queue = self._consumers[consumer_tag][0]
                 received = self._received(content, tag, queue, is_redelivered=is_redelivered)
                 self._arrivals.setdefault(consumer_tag, []).append(received)
+            else:
+                # On its way while its consumer was cancelled: nobody else would ever settle it.
+                self.requeue([tag])
         elif content.method is Method.GET_OK:
             tag, bits = frames.tagged(content.payload)
             queue = self._answers[0][1] if self._answers else ""

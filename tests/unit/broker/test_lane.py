@@ -156,3 +156,11 @@ def test_what_is_published_on_a_closed_channel_is_refused_at_once(lane: Lane, wi
 
     assert isinstance(sent.wait(0)[0], BrokerUnavailableError)
     assert wire.written == []
+
+
+def test_what_comes_for_a_cancelled_consumer_goes_back(lane: Lane, wire: Wire) -> None:
+    say(lane, commands.Basic.Deliver("cancelled", 7, False, "", "q"))
+    lane.header(frame.marshal(ContentHeader(body_size=2), 1)[7:-1])
+    lane.body(b"{}")
+
+    assert [(part.delivery_tag, part.requeue) for part in wire.written] == [(7, True)]
