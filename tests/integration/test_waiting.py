@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -115,6 +116,19 @@ def test_a_task_behind_others_says_how_many(running: Make) -> None:
 
     assert reason(runs[0]) == "The only slot for 'sentinel' is busy."
     assert reason(runs[2]) == "The only slot for 'sentinel' is busy, and 2 came before it."
+
+
+def test_a_task_whose_workers_all_have_another_store_says_so(running: Make) -> None:
+    services.announce(manifest("sentinel", worker="a", store="file:///srv/elsewhere"), now=NOW)
+    run = running("published")
+    attempted(run)
+
+    assert reason(run) == (
+        "Every worker that serves 'sentinel' keeps data in another store than the Task Publisher (SHEPHERD_STORE): "
+        "it takes only what travels without one."
+    )
+    services.announce(manifest("sentinel", worker="b", store=f"{settings.SHEPHERD.store_url}/"), now=NOW)
+    assert reason(run) == "RabbitMQ has 'sentinel'; a worker with a free slot takes it next."
 
 
 def test_a_task_that_the_broker_has_not_confirmed_says_so_after_five_seconds(running: Make) -> None:

@@ -77,7 +77,7 @@ def manifest(*offers: TaskOffer | str, **changes: Any) -> Manifest:
         "slots": 1,
         "free_slots": 1,
         "state": "serving",
-        "store": "file:///srv/store",
+        "store": "",
         "tasks": tuple(offer if isinstance(offer, TaskOffer) else an_offer(offer) for offer in offers),
     }
     return Manifest(**{**fields, **changes})

@@ -64,6 +64,8 @@ class Availability:
     free_slots: int
     #: Live workers that finish what they have and take nothing new.
     draining: int
+    #: Live workers that keep data in another store than the Task Publisher.
+    strangers: int
     #: When any worker of this name was heard of last.
     last_seen_at: datetime
 
@@ -78,6 +80,7 @@ def availability(names: Collection[str] | None = None, *, now: datetime) -> dict
         slots=Coalesce(Sum("worker__slots", filter=live), 0),
         free_slots=Coalesce(Sum("worker__free_slots", filter=live), 0),
         draining=Count("worker", filter=draining),
+        strangers=Count("worker", filter=live & ~Q(worker__store__in=_our_store())),
         last_seen_at=Max("worker__last_seen_at"),
     )
     return {
@@ -86,10 +89,17 @@ def availability(names: Collection[str] | None = None, *, now: datetime) -> dict
             slots=row["slots"],
             free_slots=row["free_slots"],
             draining=row["draining"],
+            strangers=row["strangers"],
             last_seen_at=row["last_seen_at"],
         )
         for row in counted
     }
+
+
+def _our_store() -> list[str]:
+    ours = settings.SHEPHERD.store_url.rstrip("/")
+    # Empty where a worker in another language has none.
+    return ["", ours, f"{ours}/"]
 
 
 def awaited_names(*, idle_since: datetime, now: datetime) -> list[str]:

@@ -167,6 +167,11 @@ def _served_reason(task: Task, served: Availability, ahead: int) -> str:
         return f"Every worker that serves {task.name!r} is being drained: it ends what it has and takes nothing new."
     if not served.workers:
         return f"Every worker that serves {task.name!r} has been offline since {_at(served.last_seen_at)}."
+    if served.strangers == served.workers:
+        return (
+            f"Every worker that serves {task.name!r} keeps data in another store than the Task Publisher "
+            "(SHEPHERD_STORE): it takes only what travels without one."
+        )
     if served.free_slots and not ahead:
         return f"RabbitMQ has {task.name!r}; a worker with a free slot takes it next."
     if served.free_slots:
