@@ -88,7 +88,7 @@ _PIPELINE: Final = {
             "type": "string",
             "maxLength": MAX_URL_LENGTH,
             "default": "",
-            "description": "An http or https address that the first task's input is fetched from, or empty.",
+            "description": "Where the first task's input is fetched from: http, https, s3 or file, or empty.",
         },
         "project": {"type": "string", "description": "One of `/projects`; hyphens and underscores are the same."},
         "sample_rows": {

@@ -23,8 +23,11 @@ MAX_FAULTS: Final = 100
 _KEY_SHOWN: Final = 100
 
 _URL = re.compile(
-    r"https?://(?:[^\s/?#@\\]+@)?(?:\[[0-9A-F:.]+\]|[^\s/?#@:\[\]\\]+)(?::[0-9]{1,5})?(?:[/?#]\S*)?", re.IGNORECASE
+    r"https?://(?:[^\s/?#@\\]+@)?(?:\[[0-9A-F:.%]+\]|[^\s/?#@:\[\]\\]+)(?::[0-9]{1,5})?(?:[/?#]\S*)?"
+    r"|s3://[^\s/?#]+/[^?#]+|file://[^/?#]*/[^?#]*",
+    re.IGNORECASE,
 )
+_URL_RULE: Final = "must be http://…, https://…, s3://bucket/key or file:///path, or empty"
 #: Unicode's control characters, halves of surrogate pairs, line and paragraph separators.
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
@@ -58,7 +61,7 @@ class PipelineSpec:
     """What a caller asked for, in order."""
 
     pipeline_name: str
-    #: An http(s) address, or empty.
+    #: An http(s), s3 or file address, or empty; whether it may be fetched is the server's to know.
     data_url: str
     #: In the one spelling under which it is stored.
     project: str
@@ -139,11 +142,12 @@ def _name_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
 def _url_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     url = document.get("data_url", "")
     if not isinstance(url, str):
-        yield Fault("data_url", "must be a string: an http or https address, or empty")
+        yield Fault("data_url", f"must be a string, which {_URL_RULE}")
     elif len(url) > MAX_URL_LENGTH:
         yield Fault("data_url", f"must have at most {MAX_URL_LENGTH} characters, has {len(url)}")
     elif url and not (_URL.fullmatch(url) and _is_printable(url)):
-        yield Fault("data_url", "must be an http or https address, or empty")
+        scheme = url.partition(":")[0][:20] if ":" in url else ""
+        yield Fault("data_url", f"{_URL_RULE}{f', not {scheme}:' if scheme and scheme.isalnum() else ''}")
 
 
 def _project_faults(document: Mapping[str, Any]) -> Iterator[Fault]:

@@ -18,6 +18,7 @@ from shepherd.pipelines import wakeup
 from shepherd.pipelines.announced import announced
 from shepherd.pipelines.changes import Change, write_changes
 from shepherd.pipelines.contexts import check_contexts
+from shepherd.pipelines.data_urls import data_url_fault
 from shepherd.pipelines.models import Run, Task
 from shepherd.pipelines.policies import ProjectPolicies, project_policies
 from shepherd.pipelines.projects import known_projects
@@ -124,6 +125,8 @@ def _check(spec: PipelineSpec, *, now: datetime) -> _Checked:
     faults = reference_faults(enumerate(spec.tasks), steps=steps_of(spec.tasks))
     unfit, warnings = check_contexts(spec.tasks, {name: offer.schemas for name, offer in offers.items()})
     faults += unfit
+    if spec.data_url and (reason := data_url_fault(spec.data_url, settings.SHEPHERD.data_sources)):
+        faults.insert(0, Fault("data_url", reason))
     stated = _project(spec.project, faults)
     if faults:
         raise InvalidInputError(faults)

@@ -18,13 +18,15 @@ from django.conf import settings
 from shepherd.broker import connect
 from shepherd.broker.topology import BEATS, CONTROL_EXCHANGE, DEAD_QUEUE, LOGS, PUBLISHER_KEY, REPLIES
 from shepherd.pipelines import sql, starting, unconfirmed
+from shepherd.pipelines.data_urls import DataSources
 from shepherd.pipelines.intents import Intent
 from shepherd.pipelines.ownership import Owner
 from shepherd.publisher import dead_letters, hearing
 from shepherd.publisher.dispatch import Dispatch
-from shepherd.publisher.download import Downloader
+from shepherd.publisher.draft import Limits
 from shepherd.publisher.driver import Driver, DriverConfig
 from shepherd.publisher.ears import Ears
+from shepherd.publisher.fetcher import Fetcher
 from shepherd.publisher.fetching import Fetching
 from shepherd.publisher.lock import take_lock
 from shepherd.publisher.loops import Loop
@@ -52,7 +54,8 @@ class PublisherConfig:
     broker_url: str
     store_url: str
     projects_folder: Path
-    data_url_allow: tuple[str, ...]
+    data_sources: DataSources
+    data_limits: Limits
     sweep: timedelta
     owner: Owner
     lease: timedelta
@@ -89,7 +92,8 @@ def config_from_settings(*, is_alone: bool) -> PublisherConfig:
         broker_url=server.broker_url,
         store_url=server.store_url,
         projects_folder=server.projects_folder,
-        data_url_allow=server.data_url_allow,
+        data_sources=server.data_sources,
+        data_limits=Limits(size=server.data_url_size, time_s=server.data_url_time.total_seconds()),
         sweep=server.sweep,
         # Half of it, so that a flow goes on before anybody takes its task for lost.
         owner=Owner(name=name, lease=server.lease / 2, is_alone=is_alone),
@@ -120,7 +124,7 @@ class Daemon:
             send=self._send,
         )
         self._driver = Driver(config.driver, self._relay, publishers, store, owner=config.owner)
-        self._fetching = Fetching(self._relay, Downloader(store, allow=config.data_url_allow))
+        self._fetching = Fetching(self._relay, Fetcher(store, config.data_sources, config.data_limits))
         self._replies = self._broker.subscribe(REPLIES, prefetch=hearing.REPLIES_AT_ONCE)
         self._beats = self._broker.subscribe(BEATS, prefetch=hearing.AT_ONCE)
         self._logs = self._broker.subscribe(LOGS, prefetch=hearing.AT_ONCE)

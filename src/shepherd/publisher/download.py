@@ -1,34 +1,37 @@
-"""Fetching `data_url` into the store: once a run, by the Task Publisher, from addresses that it may reach."""
+"""`data_url` over http and https: from addresses that are for everyone, going on where a connection broke."""
 
-import ipaddress
 import logging
+import re
 import socket
-import tempfile
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Final
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import httpcore
 
+from shepherd.domain.addresses import is_public
 from shepherd.errors import DataUnavailableError, InvalidInputError
-from shepherd.store.key import segment
-from shepherd.store.port import Store
-from shepherd.wire.value import ClaimCheck
-from shepherd.worker.media import BYTES, media_type_of
+from shepherd.pipelines.data_urls import DataSources, data_url_fault, is_allowed
+from shepherd.publisher.draft import Draft, Fetched
+from shepherd.publisher.timed_stream import TimedStream
 
 logger = logging.getLogger(__name__)
 
 _REDIRECTS: Final = 3
 _REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
+#: Without a byte more.
 _TRIES: Final = 3
 _TIMEOUTS: Final = {"connect": 10.0, "read": 60.0, "write": 10.0, "pool": 10.0}
-#: In bytes; larger files come by way of the store.
-SIZE_LIMIT: Final = 64 * 1024**3
-#: In seconds, for one try.
-TIME_LIMIT_S: Final = 3600.0
+#: Without compression: a small answer must not become a large file.
+_HEADERS: Final = ((b"Accept-Encoding", b"identity"), (b"User-Agent", b"shepherd"))
+_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_PARTIAL: Final = 206
+_RANGE_REFUSED: Final = 416
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class AddressRefusedError(InvalidInputError):
@@ -38,82 +41,119 @@ class AddressRefusedError(InvalidInputError):
 
 
 class Downloader:
-    """Fetches files over http and https. Safe to use from several threads."""
+    """Safe to use from several threads."""
 
-    def __init__(self, store: Store, *, allow: Collection[str], size_limit: int = SIZE_LIMIT) -> None:
-        self._store = store
-        self._backend = _CheckedBackend(frozenset(allow))
-        self._size_limit = size_limit
+    def __init__(self, *, allow: Collection[str], pause_s: float = 1.0) -> None:
+        self._allow = frozenset(allow)
+        #: Before the second try; twice as long before each next one.
+        self._pause_s = pause_s
 
-    def fetch(self, url: str, *, run_id: str) -> ClaimCheck:
-        """Return the claim check of the file that a URL names, after up to three tries.
+    def download(self, url: str, draft: Draft) -> Fetched:
+        """Fill the draft with what a URL answers, going on where a connection broke if the server lets us.
 
         Raises:
             AddressRefusedError: It leads to a private, loopback or link-local address that no setting allows.
-            InvalidInputError: It can't be fetched by anybody: no such scheme, too large, too many redirects.
-            DataUnavailableError: The server didn't answer, or answered with an error; it may later.
-            StoreUnavailableError: The store didn't take the file.
+            InvalidInputError: It can't be fetched by anybody: too large, too many redirects, not there.
+            DataUnavailableError: The server didn't answer three times in a row, or the time is over.
         """
-        for tries in range(1, _TRIES + 1):
+        answer = _Answer(draft)
+        tries = 0
+        while True:
+            before = draft.size
             try:
-                return self._fetch_once(url, run_id)
+                return self._go_on(url, answer)
             except DataUnavailableError as error:
-                if tries == _TRIES:
+                tries = 1 if draft.size > before else tries + 1
+                pause_s = self._pause_s * 2.0 ** (tries - 1)
+                if tries >= _TRIES or draft.left_s <= pause_s:
                     raise
-                logger.warning("data_url.retry", extra={"run": run_id, "reason": str(error)})
-                time.sleep(2.0 ** (tries - 1))
-        raise AssertionError
+                logger.warning("data_url.retry", extra={"url": url, "have": draft.size, "reason": str(error)})
+                time.sleep(pause_s)
 
-    def _fetch_once(self, url: str, run_id: str) -> ClaimCheck:
+    def _go_on(self, url: str, answer: "_Answer") -> Fetched:
         try:
             with ExitStack() as stack:
-                pool = stack.enter_context(httpcore.ConnectionPool(network_backend=self._backend, retries=0))
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shepherd-data-")))
-                response, final = self._open(stack, pool, url)
-                name = segment(unquote(PurePosixPath(urlsplit(final).path).name) or "data")
-                self._save(response, folder / "data")
-                media_type = _media_type(response.headers, name)
-                return self._store.put(folder / "data", key=f"runs/{run_id}/data_url/{name}", media_type=media_type)
+                backend = _CheckedBackend(self._allow, answer.draft)
+                pool = stack.enter_context(httpcore.ConnectionPool(network_backend=backend, retries=0))
+                response, final = self._open(stack, pool, url, answer)
+                answer.take(response, final)
+                name = unquote(PurePosixPath(urlsplit(final).path).name)
+                return Fetched(name=name, media_type=_media_type(response.headers))
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise DataUnavailableError(f"{url} can't be fetched: {reason}") from error
 
-    def _open(self, stack: ExitStack, pool: httpcore.ConnectionPool, url: str) -> tuple[httpcore.Response, str]:
+    def _open(
+        self, stack: ExitStack, pool: httpcore.ConnectionPool, url: str, answer: "_Answer"
+    ) -> tuple[httpcore.Response, str]:
         for _ in range(_REDIRECTS + 1):
-            _check_scheme(url)
-            stream = pool.stream("GET", url, headers=_HEADERS, extensions={"timeout": _TIMEOUTS})
+            # Nothing but http: a redirect must not lead to a file or a bucket, whatever those settings allow.
+            if reason := data_url_fault(url, DataSources(allow=self._allow)):
+                raise AddressRefusedError.at("data_url", reason)
+            stream = pool.stream(
+                "GET", _sendable(url), headers=[*_HEADERS, *answer.wanted()], extensions={"timeout": _TIMEOUTS}
+            )
             response = stack.enter_context(stream)
             if response.status not in _REDIRECT_STATUSES:
-                _check_status(response.status, url)
                 return response, url
             url = urljoin(url, _header(response.headers, b"location"))
         raise InvalidInputError.at("data_url", f"leads through more than {_REDIRECTS} redirects")
 
-    def _save(self, response: httpcore.Response, path: Path) -> None:
-        deadline = time.monotonic() + TIME_LIMIT_S
-        size = 0
-        with path.open("wb") as file:
-            for chunk in response.iter_stream():
-                size += len(chunk)
-                if size > self._size_limit:
-                    raise InvalidInputError.at("data_url", f"is larger than {self._size_limit} bytes")
-                if time.monotonic() > deadline:
-                    raise DataUnavailableError(f"the download took more than {TIME_LIMIT_S:g} s")
-                file.write(chunk)
-        expected = _header(response.headers, b"content-length")
-        if expected.isdigit() and int(expected) != size:
-            raise DataUnavailableError(f"the download ended after {size} of {expected} bytes")
 
+class _Answer:
+    """What there is of one file, over all tries."""
 
-#: Without compression: a small answer must not become a large file.
-_HEADERS: Final = [(b"Accept-Encoding", b"identity"), (b"User-Agent", b"shepherd")]
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        #: What the server calls this very version; empty where it can't be asked for a part of it.
+        self._tag = ""
+        self._total = ""
+
+    def wanted(self) -> Headers:
+        """Return the headers that ask for the rest only, and for all of it where it has changed since."""
+        if not self.draft.size or not self._tag:
+            return ()
+        return ((b"Range", f"bytes={self.draft.size}-".encode()), (b"If-Range", self._tag.encode("latin-1")))
+
+    def take(self, response: httpcore.Response, url: str) -> None:
+        is_asked = bool(self.wanted())
+        if is_asked and response.status == _PARTIAL:
+            self._check_part(response.headers)
+        elif is_asked and response.status == _RANGE_REFUSED:
+            self._begin_anew("the server has no such part any more")
+        else:
+            _check_status(response.status, url)
+            self.draft.restart()
+            self._tag = _strong_tag(response.headers)
+            self._total = _header(response.headers, b"content-length")
+            if self._total.isdigit():
+                self.draft.check(int(self._total))
+        for chunk in response.iter_stream():
+            self.draft.write(chunk)
+        if self._total.isdigit() and int(self._total) != self.draft.size:
+            self._begin_anew(f"the download ended after {self.draft.size} of {self._total} bytes")
+
+    def _check_part(self, headers: Headers) -> None:
+        """Compare a part with what was asked for: of another file it would make a file that never was."""
+        found = _RANGE.fullmatch(_header(headers, b"content-range"))
+        tag = _strong_tag(headers)
+        is_next = found is not None and int(found[1]) == self.draft.size
+        is_of_same = found is not None and found[3] in {"*", self._total or found[3]} and tag in {"", self._tag}
+        if not is_next or not is_of_same:
+            self._begin_anew("the server answered with a part of something else")
+
+    def _begin_anew(self, reason: str) -> None:
+        self.draft.restart()
+        self._tag = ""
+        raise DataUnavailableError(reason)
 
 
 class _CheckedBackend(httpcore.NetworkBackend):
     """Connects to the very address that was checked: a name that changes its address in between gains nothing."""
 
-    def __init__(self, allow: frozenset[str]) -> None:
+    def __init__(self, allow: frozenset[str], draft: Draft) -> None:
         self._allow = allow
+        self._draft = draft
         self._inner = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -124,39 +164,56 @@ class _CheckedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        addresses = [info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-        is_allowed = not self._allow.isdisjoint({host, f"{host}:{port}"})
-        for address in addresses:
-            if not is_allowed and not is_public(str(address)):
-                reason = f"leads to {host} ({address}), which isn't public; SHEPHERD_DATA_URL_ALLOW can allow it"
-                raise AddressRefusedError.at("data_url", reason)
-        return self._inner.connect_tcp(str(addresses[0]), port, timeout, local_address, socket_options)
+        found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        addresses = list(dict.fromkeys(found))
+        if not is_allowed(host, port, self._allow):
+            for address in addresses:
+                if not is_public(address):
+                    reason = f"leads to {host} ({address}), which isn't public; SHEPHERD_DATA_URL_ALLOW can allow it"
+                    raise AddressRefusedError.at("data_url", reason)
+        for address in addresses[:-1]:
+            try:
+                return self._connected(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        return self._connected(addresses[-1], port, timeout, local_address, socket_options)
+
+    def _connected(self, *place: Any) -> httpcore.NetworkStream:
+        return TimedStream(self._inner.connect_tcp(*place), self._draft)
 
 
-def is_public(address: str) -> bool:
-    """Return whether an address belongs to the public internet: not private, loopback, link-local or reserved."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(parsed, "ipv4_mapped", None) or getattr(parsed, "sixtofour", None)
-    return parsed.is_global and not parsed.is_multicast and (mapped is None or is_public(str(mapped)))
+def _sendable(url: str) -> str:
+    """Return an address as it is sent: names in their ASCII form, other characters escaped."""
+    parts = urlsplit(url)
+    try:
+        host = (parts.hostname or "").encode("idna").decode() if ":" not in (parts.hostname or "") else ""
+    except UnicodeError:
+        raise InvalidInputError.at("data_url", "names a host that can't be") from None
+    port = f":{parts.port}" if parts.port else ""
+    place = f"{host}{port}" if host else parts.netloc
+    query = f"?{quote(parts.query, safe=_KEPT)}" if parts.query else ""
+    return f"{parts.scheme}://{place}{quote(parts.path, safe=_KEPT)}{query}"
 
 
-def _check_scheme(url: str) -> None:
-    scheme = urlsplit(url).scheme
-    if scheme not in {"http", "https"}:
-        raise InvalidInputError.at("data_url", f"leads to {scheme}:, but only http and https are fetched")
+#: Everything in ASCII that may stand in an address, and `%` of what is escaped already.
+_KEPT: Final = "!#$%&'()*+,/:;=?@[]~"
 
 
 def _check_status(status: int, url: str) -> None:
     if status in {408, 425, 429} or status >= 500:
         raise DataUnavailableError(f"{url} answered {status}")
-    if not 200 <= status < 300:
+    if not 200 <= status < 300 or status == _PARTIAL:
         raise InvalidInputError.at("data_url", f"{url} answered {status}")
+
+
+def _strong_tag(headers: Headers) -> str:
+    tag = _header(headers, b"etag")
+    return tag if tag.startswith('"') else ""
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in headers if key.lower() == name), "")
 
 
-def _media_type(headers: Iterable[tuple[bytes, bytes]], name: str) -> str:
-    stated = _header(headers, b"content-type").partition(";")[0].strip().lower()
-    return stated or media_type_of(name) or BYTES
+def _media_type(headers: Headers) -> str:
+    return _header(headers, b"content-type").partition(";")[0].strip().lower()

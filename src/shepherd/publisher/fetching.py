@@ -10,7 +10,7 @@ from django.db import close_old_connections
 
 from shepherd.errors import InvalidInputError, ShepherdError, TransientError
 from shepherd.pipelines.models import Run
-from shepherd.publisher.download import Downloader
+from shepherd.publisher.fetcher import Fetcher
 from shepherd.publisher.relay import Relay
 from shepherd.wire.envelope import TaskError
 
@@ -22,9 +22,9 @@ _THREADS: Final = 2
 class Fetching:
     """Fetches what runs need. A run that is already being fetched isn't fetched twice by the same process."""
 
-    def __init__(self, relay: Relay, downloader: Downloader) -> None:
+    def __init__(self, relay: Relay, fetcher: Fetcher) -> None:
         self._relay = relay
-        self._downloader = downloader
+        self._fetcher = fetcher
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="data-url")
         self._under_way: set[int] = set()
         self._lock = threading.Lock()
@@ -45,7 +45,7 @@ class Fetching:
         close_old_connections()
         try:
             run_id = Run.objects.values_list("id", flat=True).get(number=number)
-            self._relay.set_data(number, self._downloader.fetch(url, run_id=str(run_id)))
+            self._relay.set_data(number, self._fetcher.fetch(url, run_id=str(run_id)))
         except ShepherdError as error:
             self._relay.fail(number, _fault(error))
         except Exception:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from shepherd.errors import ConfigurationError
+from shepherd.pipelines.data_urls import DataSources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +28,11 @@ class ServerConfig:
     prefect_slots: int
     prefect_api_url: str
     prefect_ui_url: str
-    #: `host` or `host:port` that `data_url` may reach although private.
-    data_url_allow: tuple[str, ...]
+    #: Where `data_url` may lead, beside the public internet.
+    data_sources: DataSources
+    #: Bytes, and seconds, of one `data_url`.
+    data_url_size: int
+    data_url_time: timedelta
     #: How often the Task Publisher looks for what nobody told it.
     sweep: timedelta
     #: How long a worker is believed to be there after its last sign of life.
@@ -59,7 +63,13 @@ class ServerConfig:
             prefect_slots=int(_number(environ, "SHEPHERD_PREFECT_SLOTS", 0)),
             prefect_api_url=environ.get("PREFECT_API_URL", "") or "http://127.0.0.1:4200/api",
             prefect_ui_url=environ.get("SHEPHERD_PREFECT_UI_URL", "") or _prefect_page(environ),
-            data_url_allow=_names(environ.get("SHEPHERD_DATA_URL_ALLOW", "")),
+            data_sources=DataSources(
+                allow=_names(environ.get("SHEPHERD_DATA_URL_ALLOW", "")),
+                folders=_folders(environ, "SHEPHERD_DATA_FOLDERS"),
+                buckets=_names(environ.get("SHEPHERD_DATA_BUCKETS", "")),
+            ),
+            data_url_size=int(_number(environ, "SHEPHERD_DATA_URL_MB", 65_536.0) * 1024**2),
+            data_url_time=timedelta(seconds=_number(environ, "SHEPHERD_DATA_URL_S", 3600.0)),
             sweep=timedelta(seconds=_number(environ, "SHEPHERD_SWEEP_S", 1.0)),
             worker_gone_after=timedelta(seconds=3 * beat_s),
             lease=timedelta(seconds=_number(environ, "SHEPHERD_LEASE_S", 60.0)),
@@ -115,6 +125,13 @@ def _web_url(environ: Mapping[str, str], name: str) -> str:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _folders(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    folders = _names(environ.get(name, ""))
+    if wrong := [folder for folder in folders if not Path(folder).is_absolute() or ".." in Path(folder).parts]:
+        raise ConfigurationError(f"{name}: {wrong[0]!r} must be the absolute path of a folder")
+    return tuple(str(Path(folder)) for folder in folders)
 
 
 def _number(environ: Mapping[str, str], name: str, default: float) -> float:

@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -37,6 +38,20 @@ _DELETED_AT_ONCE: Final = 1000
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _HEADER_TEXT: Final = re.compile(r"[ -~]{1,200}")
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenObject:
+    """An object that is being read."""
+
+    #: Of all of it, in bytes.
+    size: int
+    #: What names this version; empty where the server says nothing.
+    tag: str
+    media_type: str
+    #: Where the pieces begin.
+    offset: int
+    pieces: Iterator[bytes]
 
 
 class S3Store:
@@ -116,6 +131,36 @@ class S3Store:
             for start in range(0, len(wanted), _DELETED_AT_ONCE):
                 with suppress(FileNotFoundError):
                     self._client.delete(wanted[start : start + _DELETED_AT_ONCE])
+
+    def open(self, key: str, *, offset: int = 0, tag: str = "") -> "OpenObject":
+        """Return any object of the bucket as a stream, from `offset` on if it is still what `tag` says, else all of it.
+
+        Its key may be any that S3 takes.
+
+        Raises:
+            StoreUnavailableError: It isn't there or can't be reached; so do the pieces.
+        """
+        import obstore
+        import obstore.exceptions
+
+        with self._as_unavailable(f"can't read s3://{self._bucket}/{key}"):
+            try:
+                options: Any = {"range": {"offset": offset}, "if_match": tag} if offset and tag else {}
+                found = obstore.get(self._client, key, options=options)
+            except obstore.exceptions.PreconditionError:
+                offset, found = 0, obstore.get(self._client, key)
+            return OpenObject(
+                size=found.meta["size"],
+                tag=found.meta["e_tag"] or "",
+                media_type=str(found.attributes.get("Content-Type", "")),
+                offset=offset if tag else 0,
+                pieces=self._pieces(found, key),
+            )
+
+    def _pieces(self, found: Any, key: str) -> Iterator[bytes]:
+        with self._as_unavailable(f"can't read s3://{self._bucket}/{key}"):
+            for piece in found.stream(min_chunk_size=_CHUNK):
+                yield bytes(piece)
 
     def check(self) -> None:
         with self._as_unavailable(f"can't use {self._url}"):

@@ -125,9 +125,24 @@ def test_a_pipeline_name_may_be_in_any_script(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://a/b", "file:///etc/passwd", "//a", "a", "http://", "http:// a", "http://a b", "http://a:x/", None, 1]
+    "url",
+    [
+        "ftp://a/b",
+        "gopher://a/b",
+        "s3://",
+        "s3://a",
+        "file:",
+        "//a",
+        "a",
+        "http://",
+        "http:// a",
+        "http://a b",
+        "http://a:x/",
+        None,
+        1,
+    ],
 )
-def test_a_data_url_that_is_no_http_address_is_refused(url: Any) -> None:
+def test_a_data_url_of_another_form_is_refused(url: Any) -> None:
     assert list(faults_of(sentinel_pipeline(data_url=url))) == ["data_url"]
 
 

@@ -1,0 +1,37 @@
+"""A connection that waits no longer than its download may take, however slowly the other side speaks."""
+
+import ssl
+from typing import Any
+
+import httpcore
+
+from shepherd.publisher.draft import Draft
+
+
+class TimedStream(httpcore.NetworkStream):
+    """In front of another one."""
+
+    def __init__(self, inner: httpcore.NetworkStream, draft: Draft) -> None:
+        self._inner = inner
+        self._draft = draft
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, self._left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, self._left(timeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return TimedStream(self._inner.start_tls(ssl_context, server_hostname, self._left(timeout)), self._draft)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+    def _left(self, timeout: float | None) -> float:
+        self._draft.check(self._draft.size)
+        return self._draft.left_s if timeout is None else min(timeout, self._draft.left_s)

@@ -1,0 +1,218 @@
+"""Fetching `data_url`, over real connections."""
+
+import hashlib
+import os
+import select
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shepherd.errors import DataUnavailableError, InvalidInputError
+from shepherd.pipelines.data_urls import DataSources
+from shepherd.publisher.download import AddressRefusedError, Downloader
+from shepherd.publisher.draft import Draft, Limits
+from shepherd.publisher.fetcher import Fetcher
+from shepherd.store.memory import MemoryStore
+from tests.support.http_stub import HttpStub, say
+
+CONTENT = os.urandom(300_000)
+
+
+def _downloaded(stub: HttpStub, folder: Path, *, path: str = "/a/data.csv", limits: Limits | None = None) -> bytes:
+    with Draft(folder / "draft", limits or Limits()) as draft:
+        Downloader(allow=[f"127.0.0.1:{stub.port}"], pause_s=0.01).download(f"{stub.url}{path}", draft)
+        draft.finish()
+        return draft.path.read_bytes()
+
+
+def _breaking(*, tag: Callable[[int], str], parts: bool = True, breaks: int = 2) -> Any:
+    """Return a server that breaks off after a third of what is left, so many times."""
+    asked: list[int] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(1)
+        own = tag(len(asked))
+        wanted = request.headers.get("Range", "")
+        is_part = parts and wanted and request.headers.get("If-Range") == own
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if is_part else 0
+        body = CONTENT[start:]
+        sent = body if len(asked) > breaks else body[: len(body) // 3]
+        headers: dict[str, str | int] = {"ETag": own} if own else {}
+        if is_part:
+            headers["Content_Range"] = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
+        say(request, 206 if is_part else 200, sent, content_length=len(body), **headers)
+
+    return answer
+
+
+def test_a_broken_download_goes_on_where_it_was(tmp_path: Path) -> None:
+    with HttpStub(_breaking(tag=lambda _: '"v1"')) as stub:
+        content = _downloaded(stub, tmp_path)
+
+    assert content == CONTENT
+    assert [headers.get("range") for _, headers in stub.requests] == [None, "bytes=100000-", "bytes=166666-"]
+    assert {headers.get("if-range") for _, headers in stub.requests[1:]} == {'"v1"'}
+
+
+@pytest.mark.parametrize(
+    ("tag", "parts"),
+    [(lambda n: f'"v{n}"', True), (lambda _: 'W/"weak"', True), (lambda _: "", True), (lambda _: '"v1"', False)],
+)
+def test_what_changed_or_cannot_be_asked_for_in_parts_is_fetched_from_the_beginning(
+    tmp_path: Path, tag: Callable[[int], str], parts: bool
+) -> None:
+    with HttpStub(_breaking(tag=tag, parts=parts)) as stub:
+        content = _downloaded(stub, tmp_path)
+
+    assert content == CONTENT
+
+
+@pytest.mark.parametrize("wrong", ["bytes 99999-299999/300000", "bytes 100000-299999/300001", "bytes */300000", ""])
+def test_a_part_of_something_else_is_never_joined(tmp_path: Path, wrong: str) -> None:
+    asked: list[int] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            say(request, 206, CONTENT[100_000:], ETag='"v1"', Content_Range=wrong)
+        else:
+            sent = CONTENT if len(asked) == 3 else CONTENT[:100_000]
+            say(request, 200, sent, content_length=len(CONTENT), ETag='"v1"')
+
+    with HttpStub(answer) as stub:
+        assert _downloaded(stub, tmp_path) == CONTENT
+    assert [headers.get("range") for _, headers in stub.requests] == [None, "bytes=100000-", None]
+
+
+def test_a_server_that_never_ends_well_is_given_up(tmp_path: Path) -> None:
+    with (
+        HttpStub(lambda request: say(request, 200, b"", content_length=10)) as stub,
+        pytest.raises(DataUnavailableError, match="can't be fetched"),
+    ):
+        _downloaded(stub, tmp_path)
+
+    assert len(stub.requests) == 3
+
+
+def test_more_than_the_size_is_refused_before_and_while_it_is_read(tmp_path: Path) -> None:
+    limits = Limits(size=1000)
+    with (
+        HttpStub(lambda request: say(request, 200, b"a" * 1001)) as stub,
+        pytest.raises(InvalidInputError, match="larger than 1000"),
+    ):
+        _downloaded(stub, tmp_path, limits=limits)
+
+    def endless(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        while True:
+            request.wfile.write(b"a" * 100)
+
+    (tmp_path / "draft").unlink()
+    with HttpStub(endless) as stub, pytest.raises(InvalidInputError, match="larger than 1000"):
+        _downloaded(stub, tmp_path, limits=limits)
+
+
+@pytest.mark.parametrize("where", ["headers", "body"])
+def test_a_server_that_trickles_is_cut_off_in_time(tmp_path: Path, where: str) -> None:
+    def trickle(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\n" + (b"" if where == "headers" else b"Content-Length: 99999\r\n\r\n"))
+        while True:
+            request.wfile.write(b"X: y\r\n")
+            request.wfile.flush()
+            # Until the other side has gone.
+            if select.select([request.connection], [], [], 0.05)[0]:
+                return
+
+    with HttpStub(trickle) as stub, pytest.raises(DataUnavailableError, match=r"more than 0\.4 s|timed out"):
+        _downloaded(stub, tmp_path, limits=Limits(time_s=0.4))
+
+
+def _redirecting(request: BaseHTTPRequestHandler) -> None:
+    left = int(request.path.rpartition("/")[2])
+    if left:
+        say(request, 302, Location=f"/to/{left - 1}")
+    else:
+        say(request, 200, b"there", Content_Type="text/csv; charset=x")
+
+
+def test_three_redirects_are_followed_and_four_are_not(tmp_path: Path) -> None:
+    with HttpStub(_redirecting) as stub:
+        assert _downloaded(stub, tmp_path, path="/to/3") == b"there"
+        (tmp_path / "draft").unlink()
+        with pytest.raises(InvalidInputError, match="more than 3 redirects"):
+            _downloaded(stub, tmp_path, path="/to/4")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://127.1/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://169.254.169.254/latest",
+        "http://localhost/",
+        "file:///etc/passwd",
+        "gopher://example.org/",
+        "s3://open/a",
+        "http://user:word@example.org/",
+        "//10.0.0.1/",
+    ],
+)
+def test_a_redirect_to_where_nobody_may_go_is_refused(tmp_path: Path, target: str) -> None:
+    with HttpStub(lambda request: say(request, 302, Location=target)) as stub, pytest.raises(AddressRefusedError):
+        _downloaded(stub, tmp_path)
+
+
+def test_names_and_paths_in_any_script_are_sent_in_ascii(tmp_path: Path) -> None:
+    with HttpStub(lambda request: say(request, 200, b"x")) as stub:
+        assert _downloaded(stub, tmp_path, path="/ü b%20c?q=ä&r=%C3%A4") == b"x"
+
+    assert stub.requests[0][0] == "/%C3%BC%20b%20c?q=%C3%A4&r=%C3%A4"
+
+
+def _folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "open"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "a b.csv").write_bytes(CONTENT)
+    (folder / "inner" / "link.csv").symlink_to("../a b.csv")
+    (tmp_path / "secret.csv").write_text("secret")
+    (folder / "out.csv").symlink_to(tmp_path / "secret.csv")
+    (folder / "out").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+def test_a_file_of_a_named_folder_is_fetched(tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    store = MemoryStore()
+    fetcher = Fetcher(store, DataSources(folders=[str(folder)]))
+
+    claim = fetcher.fetch(f"file://{folder}/a%20b.csv", run_id="r")
+    linked = fetcher.fetch(f"file://{folder}/inner/link.csv", run_id="r")
+
+    assert claim.sha256 == linked.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert (claim.uri.rpartition("/")[2], claim.media_type) == ("a_b.csv", "text/csv")
+
+
+def test_no_link_leads_out_of_a_named_folder(tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    fetcher = Fetcher(MemoryStore(), DataSources(folders=[str(folder)]), Limits(size=1000))
+    refused = {
+        "out.csv": AddressRefusedError,
+        "out/secret.csv": AddressRefusedError,
+        "../secret.csv": AddressRefusedError,
+        "%2e%2e/secret.csv": AddressRefusedError,
+        "pipe": InvalidInputError,
+        "inner": InvalidInputError,
+        "none.csv": InvalidInputError,
+        "a%20b.csv/x": InvalidInputError,
+        "a%20b.csv": InvalidInputError,
+        "n" * 4096: DataUnavailableError,
+    }
+
+    for name, kind in refused.items():
+        with pytest.raises(kind):
+            fetcher.fetch(f"file://{folder}/{name}", run_id="r")
