@@ -1,5 +1,6 @@
 """Cancel, resume, rerun and pause, on both databases, over the API and the engine itself."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from django.contrib.auth.models import User
 from shepherd.errors import ConflictError, NotFoundError
 from shepherd.pipelines import services
 from shepherd.pipelines.models import Attempt, Run, StatusChange, Task
+from shepherd.ui.templatetags.shepherd_ui import took
 from shepherd.wire.envelope import TaskError
 from shepherd.wire.value import Inline
 from tests.support.engine import Engine, statuses
@@ -145,6 +147,21 @@ def test_a_failed_run_goes_on_at_the_task_that_failed(api: Api, engine: Engine, 
     [scrape, clean, _] = api.get(f"/runs/{run.number}").json()["tasks"]
     assert len(scrape["attempts"]) == 1
     assert clean["attempts"][0]["error"]["code"] == "unknown_column"
+
+
+def test_a_resumed_run_took_no_time_while_it_was_over(api: Api, engine: Engine) -> None:
+    run = stopped(api, engine)
+    now = datetime.now(UTC)
+    began_at, failed_at, ends_at = (now + timedelta(hours=hours) for hours in (-10, -9, 2))
+    Run.objects.filter(number=run.number).update(started_at=began_at, finished_at=failed_at)
+
+    api.act(f"/runs/{run.number}/resume")
+    Run.objects.filter(number=run.number).update(status="failed", finished_at=ends_at)
+
+    # One hour before it failed, and two after it was resumed; the call itself may take a while.
+    assert api.get(f"/runs/{run.number}").json()["duration_s"] == pytest.approx(3 * 3600, abs=120)
+    run.refresh_from_db()
+    assert took(run, now) in {"3 h 0 min", "2 h 59 min", "2 h 58 min"}
 
 
 def test_resuming_twice_changes_nothing_more(api: Api, engine: Engine) -> None:

@@ -13,8 +13,10 @@ from shepherd.pipelines.models import Attempt, Pause, Run, Task
 from shepherd.pipelines.queries import CatalogueEntry, LogEntry, LogPage, ProjectState, RunDetail, RunPage, RunSummary
 
 
-def duration_s(started_at: datetime | None, finished_at: datetime | None) -> float | None:
-    return None if started_at is None or finished_at is None else (finished_at - started_at).total_seconds()
+def duration_s(started_at: datetime | None, finished_at: datetime | None, *, without_s: float = 0.0) -> float | None:
+    if started_at is None or finished_at is None:
+        return None
+    return max(0.0, (finished_at - started_at).total_seconds() - without_s)
 
 
 class FaultOut(Schema):
@@ -146,7 +148,9 @@ class RunBrief(Schema):
     accepted_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    duration_s: float | None = Field(description="Seconds between its start and its end; null until it has ended.")
+    duration_s: float | None = Field(
+        description="Seconds from its start to its end, but for those from an end to a resume; null until it has ended."
+    )
 
     @staticmethod
     def fields_of(run: Run, *, reason: str | None) -> dict[str, Any]:
@@ -162,7 +166,7 @@ class RunBrief(Schema):
             "accepted_at": run.accepted_at,
             "started_at": run.started_at,
             "finished_at": run.finished_at,
-            "duration_s": duration_s(run.started_at, run.finished_at),
+            "duration_s": duration_s(run.started_at, run.finished_at, without_s=run.stood_still_s),
         }
 
 

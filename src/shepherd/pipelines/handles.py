@@ -159,10 +159,18 @@ def _resume(standing: Standing, *, by: str, now: datetime) -> None:
     _change_run(
         standing,
         """status = %s, error = NULL, finished_at = NULL, prefect_state = %s, prefect_note = %s,
-           prefect_flow_run_id = NULL, owner = '', owner_epoch = owner_epoch + 1, owned_until = NULL""",
-        [after.value, *following_state(settings.SHEPHERD.is_prefect_on)],
+           prefect_flow_run_id = NULL, owner = '', owner_epoch = owner_epoch + 1, owned_until = NULL,
+           stood_still_s = stood_still_s + %s""",
+        [after.value, *following_state(settings.SHEPHERD.is_prefect_on), _stood_still_s(standing, now)],
     )
     write_changes(changes, at=now)
+
+
+def _stood_still_s(standing: Standing, now: datetime) -> float:
+    """Return for how long a run was over that had begun; the clock may have been put back since."""
+    if not standing.has_started or standing.finished_at is None:
+        return 0.0
+    return max(0.0, (now - standing.finished_at).total_seconds())
 
 
 def _is_relays(standing: Standing) -> bool:

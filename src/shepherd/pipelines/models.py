@@ -32,6 +32,8 @@ class Run(models.Model):
     accepted_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
+    #: Seconds between its ends and its resumes: it took the time from its start to its end without these.
+    stood_still_s = models.FloatField(default=0.0, db_default=0.0)
     accepted_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     idempotency_key = models.CharField(max_length=255, null=True)  # noqa: DJ001  # null is "none given", and unique allows many
     body_sha256 = models.CharField(max_length=64, blank=True)

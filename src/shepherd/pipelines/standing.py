@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, TypeVar
 
 from django.db import OperationalError
@@ -42,6 +43,7 @@ class Standing:
     status: RunStatus
     has_started: bool
     has_data: bool
+    finished_at: datetime | None
     task: StoppedTask | None
     #: Numbers of this task's attempts that may still be answered.
     attempts: tuple[int, ...]
@@ -82,8 +84,8 @@ def look(number: int) -> Standing:
         NotFoundError: There is no such run.
     """
     runs = sql.rows(
-        """SELECT status, started_at IS NOT NULL AS has_started, data IS NOT NULL AS has_data FROM pipelines_run
-           WHERE number = %s""",
+        """SELECT status, started_at IS NOT NULL AS has_started, data IS NOT NULL AS has_data, finished_at
+           FROM pipelines_run WHERE number = %s""",
         [number],
     )
     if not runs:
@@ -94,6 +96,7 @@ def look(number: int) -> Standing:
         status=RunStatus(runs[0]["status"]),
         has_started=bool(runs[0]["has_started"]),
         has_data=bool(runs[0]["has_data"]),
+        finished_at=sql.as_time(runs[0]["finished_at"]) if runs[0]["finished_at"] else None,
         task=task,
         attempts=_unfinished_attempts(task) if task is not None else (),
     )

@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 from django import template
 
-from shepherd.pipelines.models import Task
+from shepherd.pipelines.models import Run, Task
 
 register = template.Library()
 
@@ -25,7 +25,8 @@ def took(thing: Timed, now: datetime) -> str:
     """Return how long a run, task or attempt took, or has been running; empty before its start."""
     if thing.started_at is None:
         return ""
-    return duration(((thing.finished_at or now) - thing.started_at).total_seconds())
+    without_s = thing.stood_still_s if isinstance(thing, Run) else 0.0
+    return duration(((thing.finished_at or now) - thing.started_at).total_seconds() - without_s)
 
 
 def duration(seconds: float) -> str:
