@@ -38,13 +38,15 @@ def run_again(
     by: User,
     now: datetime,
     contexts: Mapping[str, Any] | None = None,
+    sample_rows: int | None = None,
     idempotency_key: str | None = None,
     body_sha256: str = "",
 ) -> Accepted:
     """Accept the pipeline of run `number` once more, as a run that names it as its origin.
 
     It has the same tasks, policies and input, and the contexts as a resume corrected them; `labels` go over its own,
-    `contexts` (as `corrected_tasks` takes them) over those. Each call makes a run, unless the key says otherwise.
+    `contexts` (as `corrected_tasks` takes them) over those. It is a sample if that one was, unless `sample_rows` says
+    otherwise: so many rows, 0 for all. Each call makes a run, unless the key says otherwise.
 
     Raises:
         NotFoundError: There is no such run.
@@ -55,8 +57,9 @@ def run_again(
     corrected = corrected_tasks(tasks, contexts or {}, keeps_succeeded=False, now=now)
     again = [_again(run, task) for task in tasks]
     again = [replace(spec, context=corrected.get(spec.index, spec.context)) for spec in again]
+    spec = _spec(run, again, data_url=run.data_url)
     return accept(
-        _spec(run, again, data_url=run.data_url),
+        spec if sample_rows is None else replace(spec, sample_rows=sample_rows or None),
         by=by,
         now=now,
         labels={**run.labels, **labels},

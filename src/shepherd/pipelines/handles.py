@@ -87,6 +87,7 @@ def rerun(
     contexts: Mapping[str, Any],
     by: User,
     now: datetime,
+    sample_rows: int | None = None,
     idempotency_key: str | None = None,
     body_sha256: str = "",
 ) -> Accepted:
@@ -97,6 +98,7 @@ def rerun(
         contexts=contexts,
         by=by,
         now=now,
+        sample_rows=sample_rows,
         idempotency_key=idempotency_key,
         # One key belongs to one call, whichever of them that was.
         body_sha256=body_sha256,

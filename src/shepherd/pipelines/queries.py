@@ -40,6 +40,7 @@ __all__ = [
     "one_project",
     "one_run",
     "outlines",
+    "pause_of",
     "projects",
 ]
 
@@ -304,6 +305,11 @@ def one_project(name: str) -> ProjectState:
     if project is None:
         raise NotFoundError(f"there is no project {name[:100]!r}")
     return _state(project, Pause.objects.filter(project=project.key).first())
+
+
+def pause_of(project: str) -> Pause | None:
+    """Return what keeps a project's runs from being started, if it is paused; by its stored name."""
+    return Pause.objects.filter(project=project).first()
 
 
 def _state(project: Project, pause: Pause | None) -> ProjectState:

@@ -19,6 +19,8 @@ from shepherd.wire import strict_json
 
 #: Does what is asked for, and returns the number of the run to be shown.
 _Act = Callable[[HttpRequest, int, User], int]
+#: What the page's buttons ask for: all rows, or so many.
+_SAMPLES: Final = frozenset({"0", "1000"})
 _STATUS: Final[tuple[tuple[type[ShepherdError], int], ...]] = (
     (InvalidInputError, 422),
     (ConflictError, 409),
@@ -64,17 +66,32 @@ def _resume(request: HttpRequest, number: int, by: User) -> int:
 
 
 def _rerun(request: HttpRequest, number: int, by: User) -> int:
-    once = request.POST.get("once", "")
+    once, rows = request.POST.get("once", ""), request.POST.get("sample_rows", "")
     accepted = services.rerun(
         number,
         contexts={},
+        sample_rows=int(rows) if rows in _SAMPLES else None,
         by=by,
         now=_now(),
         # Pressed twice in a hurry, it is one run.
-        idempotency_key=f"page {once}" if once else None,
-        body_sha256=hashlib.sha256(f"rerun {number}".encode()).hexdigest(),
+        idempotency_key=f"page {once} {rows}".strip() if once else None,
+        body_sha256=hashlib.sha256(f"rerun {number} {rows}".encode()).hexdigest(),
     )
     return accepted.run.number
+
+
+def _pause(_request: HttpRequest, number: int, by: User) -> int:
+    services.pause(_project(number), by=by, reason="", now=_now())
+    return number
+
+
+def _unpause(_request: HttpRequest, number: int, _by: User) -> int:
+    services.unpause(_project(number))
+    return number
+
+
+def _project(number: int) -> str:
+    return queries.one_run(number, now=_now()).run.project
 
 
 def _corrected(request: HttpRequest, number: int) -> dict[str, Any]:
@@ -102,3 +119,5 @@ def _now() -> datetime:
 cancel = _button(_cancel)
 resume = _button(_resume)
 rerun = _button(_rerun)
+pause = _button(_pause)
+unpause = _button(_unpause)

@@ -73,6 +73,7 @@ def run_page(request: HttpRequest, number: int, *, refused: Refused | None = Non
     except (NotFoundError, OverflowError) as error:
         raise Http404 from error
     shown = {"detail": detail, "run": detail.run, "history": _history(detail), "now": now, "refused": refused}
+    shown["pause"] = queries.pause_of(detail.run.project)
     more = {} if _is_part(request) else {"log": queries.log_tail(number, limit=_LINES_AT_ONCE), "once": uuid4().hex}
     every = "" if detail.has_ended else _LIVE
     page = _live(request, "ui/run.html", part="ui/_run.html", shown={**shown, **more}, every=every)

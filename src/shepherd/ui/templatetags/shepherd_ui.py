@@ -87,6 +87,17 @@ def _limit(value: Any) -> str:
 
 
 @register.filter
+def thousands(count: Any) -> str:
+    """Return a number with commas between its thousands: `3,367,760`."""
+    return f"{count:,}" if isinstance(count, int) else ""
+
+
+@register.filter
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@register.filter
 def size(count: int) -> str:
     """Return a number of bytes as people write it."""
     for limit, unit in ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB")):
