@@ -55,7 +55,7 @@ class ShownCard:
 
     @property
     def is_cut(self) -> bool:
-        return len(self.card.get("columns", [])) < self.card.get("column_count", 0)
+        return bool(len(self.card.get("columns", [])) < self.card.get("column_count", 0))
 
     @property
     def has_changed(self) -> bool:
