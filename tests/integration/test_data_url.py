@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pytest
 
 from shepherd.errors import DataUnavailableError, InvalidInputError
@@ -16,6 +17,7 @@ from shepherd.publisher.download import AddressRefusedError, Downloader
 from shepherd.publisher.draft import Draft, Limits
 from shepherd.publisher.fetcher import Fetcher
 from shepherd.store.memory import MemoryStore
+from shepherd.store.s3 import S3Store
 from tests.support.http_stub import HttpStub, say
 
 CONTENT = os.urandom(300_000)
@@ -216,3 +218,34 @@ def test_no_link_leads_out_of_a_named_folder(tmp_path: Path) -> None:
     for name, kind in refused.items():
         with pytest.raises(kind):
             fetcher.fetch(f"file://{folder}/{name}", run_id="r")
+
+
+def test_an_object_of_a_named_bucket_is_fetched(s3_url: str) -> None:
+    bucket = s3_url.split("/")[2]
+    inner = S3Store(s3_url)
+    obstore.put(inner._client, "in put/ä b.csv", CONTENT, attributes={"Content-Type": "text/csv"})
+    store = MemoryStore()
+    fetcher = Fetcher(store, DataSources(buckets=[s3_url.removeprefix("s3://")]))
+
+    claim = fetcher.fetch(f"{s3_url}/in%20put/ä b.csv", run_id="r")
+
+    assert store.read(claim) == CONTENT
+    assert claim.media_type == "text/csv"
+    with pytest.raises(AddressRefusedError, match="no bucket"):
+        fetcher.fetch(f"s3://{bucket}/elsewhere.csv", run_id="r")
+    with pytest.raises(DataUnavailableError, match="can't be fetched"):
+        Fetcher(store, DataSources(buckets=[bucket])).fetch(f"s3://{bucket}/none.csv", run_id="r")
+
+
+def test_the_rest_of_an_object_is_of_the_same_version_or_all_of_it(s3_url: str) -> None:
+    store = S3Store(s3_url)
+    store.put(CONTENT, key="a.csv", media_type="text/csv")
+    first = store.open("a.csv")
+
+    rest = store.open("a.csv", offset=100, tag=first.tag)
+    assert (rest.offset, rest.size, b"".join(rest.pieces)) == (100, len(CONTENT), CONTENT[100:])
+
+    store.put(b"b" * 200, key="a.csv", media_type="text/csv")
+    changed = store.open("a.csv", offset=100, tag=first.tag)
+    assert (changed.offset, b"".join(changed.pieces)) == (0, b"b" * 200)
+    assert b"".join(first.pieces) == CONTENT

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,47 @@ def weigh(context: dict[str, Any], data: bytes) -> dict[str, Any]:
     begun(context)
     note("end")
     return {"n": len(data), "attempt": current_task().attempt}
+
+
+@worker.task
+def name_file(context: dict[str, Any], data: Path | None) -> Path:
+    """Return a path as `how` says, having read the file that came."""
+    begun(context)
+    assert data is None or data.read_text() == "fine"
+    return PATHS[context["how"]](Path(tempfile.mkdtemp()))
+
+
+def _written(path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("fine")
+    return path
+
+
+def _linked(path: Path, to: str) -> Path:
+    path.symlink_to(to)
+    return path
+
+
+def _folder_of_links(folder: Path) -> Path:
+    _written(folder / "inner" / "fine.txt")
+    _linked(folder / "out", "/etc/passwd")
+    _linked(folder / "up", "../..")
+    return folder
+
+
+#: By what is odd about it, each given a new folder.
+PATHS: dict[str, Callable[[Path], Path]] = {
+    "of dots": lambda folder: _written(folder / "... .csv"),
+    "escaped dots": lambda folder: _written(folder / "..%2f..%2fetc%2fpasswd"),
+    "of control characters": lambda folder: _written(folder / 'a\n\x1b"<b>.csv'),
+    "of 255 bytes": lambda folder: _written(folder / f"{'n' * 251}.csv"),
+    "a link": lambda folder: _linked(folder / "link.txt", str(_written(folder / "target"))),
+    "a link to nothing": lambda folder: _linked(folder / "link.txt", "../../nothing"),
+    "a folder of links": _folder_of_links,
+    "with NUL": lambda folder: folder / "a\0b",
+    "of 4,096 characters": lambda folder: folder / ("a" * 4096),
+    "absolute, of nothing": lambda _: Path("/nowhere/at/all"),
+}
 
 
 class Own(BaseException):
