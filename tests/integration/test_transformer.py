@@ -242,7 +242,7 @@ def test_cloning_and_appending_take_as_many_queries_for_many_tasks_as_for_one(ol
             assert old.post(name, document).status_code == 200
         return len(captured)
 
-    small, large = old.create("a"), old.create(*["a"] * 50)
+    small, large = old.create("a"), old.create(*["a"] * 40)
     Run.objects.update(status="succeeded")
     Task.objects.update(status="succeeded", result={"inline": 1})
 
