@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.db.models.functions import Now
 
-from shepherd.pipelines import services
+from shepherd.pipelines import leases, overdue, services
 from shepherd.pipelines.models import Attempt, StatusChange, Task
 from shepherd.pipelines.withdrawn import queued_withdrawn
 from shepherd.wire.envelope import TaskError, Withdrawn
@@ -52,6 +52,33 @@ def test_a_failed_attempt_is_followed_by_another_one_after_a_pause_by_chance() -
     assert (task.error, task.failures, task.retry_at) == (None, 1, None)
     reasons = [change.reason for change in StatusChange.objects.filter(to_status="pending")]
     assert reasons == ["attempt 1 failed: nobody answered; the next one is due at 2026-01-31 12:00:30 UTC"]
+
+
+def test_one_look_ends_and_opens_more_than_one_transaction_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (leases, overdue):
+        monkeypatch.setattr(module, "_AT_ONCE", 2)
+    engine = Engine(draw=0.0)
+    late, lost, failed = (
+        [engine.accept(name, policy=policy) for _ in range(5)]
+        for name, policy in (
+            ("scrape", {"wait_timeout": 60}),
+            ("clean", {"retry_on_lost": 0}),
+            ("load", {"retries": 1}),
+        )
+    )
+    engine.relay.start()
+    for _ in range(5):
+        engine.finish(engine.take("load").token, error=ERROR)
+        engine.claim(engine.take("clean").token)
+    Attempt.objects.filter(status="running").update(lease_until=Now() - timedelta(seconds=1))
+
+    engine.clock.advance(61)
+    engine.relay.end_leases()
+    engine.relay.end_overdue()
+    engine.relay.retry()
+
+    assert {tuple(statuses(run)) for run in (*late, *lost)} == {("failed", "failed")}
+    assert {Task.objects.get(run=run).attempt_no for run in failed} == {2}
 
 
 def test_the_last_failure_that_the_policy_allows_ends_the_run_with_its_error() -> None:

@@ -51,6 +51,8 @@ class Moved:
     dropped: int = 0
     #: Whether attempts were withdrawn, which workers have to be told.
     has_withdrawn: bool = False
+    #: Whether there was as much as one transaction takes, so that there may be more.
+    is_full: bool = False
 
 
 def open_tasks(tasks: Sequence[tuple[Mapping[str, Any], str]], moved: Moved, *, now: datetime) -> None:

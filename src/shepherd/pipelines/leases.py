@@ -126,6 +126,7 @@ def end_leases(*, now: datetime, draw: Draw) -> Moved:
                 {sql.for_update(of="r, t, a", skip_locked=True)}"""
         )
         record_setbacks([_lost(row) for row in found], moved, now=now, draw=draw)
+    moved.is_full = len(found) == _AT_ONCE
     withdrawn.forget_silent()
     return moved
 

@@ -33,7 +33,7 @@ def open_retries(*, now: datetime) -> Moved:
             [sql.time(now), sql.time(now + LONGEST_PAUSE)],
         )
         before = _last_attempts([row["task_number"] for row in due])
-        moved = Moved()
+        moved = Moved(is_full=len(due) == _AT_ONCE)
         open_next([_next(row, before.get(row["task_number"])) for row in due], moved, now=now)
         return moved
 
@@ -141,6 +141,8 @@ def _end(limit: _Limit, *, now: datetime, draw: Draw) -> Moved:
             if row["attempt_no"] == over[row["task_number"]]
         ]
         record_setbacks(setbacks, moved, now=now, draw=draw)
+    # Not where all of them are locked by somebody else, who moves them on.
+    moved.is_full = len(over) == _AT_ONCE and bool(setbacks)
     return moved
 
 

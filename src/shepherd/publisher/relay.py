@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, Protocol
 
 from django.db import DatabaseError, InterfaceError, OperationalError
@@ -119,7 +120,7 @@ class Relay:
 
     def retry(self) -> None:
         """Publish every task again whose pause after a failed attempt is over."""
-        self._go_on(overdue.open_retries(now=self._clock()))
+        self._go_on_while_full(lambda: overdue.open_retries(now=self._clock()))
 
     def forget_unqueued(self) -> None:
         """Take what no queue holds off the list of withdrawn attempts."""
@@ -127,8 +128,8 @@ class Relay:
 
     def end_overdue(self) -> None:
         """Give up what has waited or run for longer than its policy allows. Only for who would have heard of it."""
-        self._go_on(overdue.end_waits(now=self._clock(), draw=self._draw))
-        self._go_on(overdue.end_runs_beyond_limit(now=self._clock(), draw=self._draw))
+        for end in (overdue.end_waits, overdue.end_runs_beyond_limit):
+            self._go_on_while_full(partial(end, now=self._clock(), draw=self._draw))
 
     def has_silent(self) -> bool:
         """Return whether there is something that only silence speaks against."""
@@ -137,7 +138,7 @@ class Relay:
 
     def end_leases(self) -> None:
         """Give up every claimed attempt whose worker is silent. Only to be called by who would have heard it."""
-        self._go_on(leases.end_leases(now=self._clock(), draw=self._draw))
+        self._go_on_while_full(lambda: leases.end_leases(now=self._clock(), draw=self._draw))
 
     def resend_missed(self) -> int:
         """Publish again what no queue has any more, as silence says; return how many. Only for who would have heard."""
@@ -211,6 +212,13 @@ class Relay:
         (failure,) = self._broker.publish([Message(exchange=DEAD_EXCHANGE, routing_key="", body=body, type="dead")])
         if failure is not None:
             raise failure
+
+    def _go_on_while_full(self, step: Callable[[], Moved]) -> None:
+        while True:
+            moved = step()
+            self._go_on(moved)
+            if not moved.is_full:
+                return
 
     def _go_on(self, moved: Moved) -> None:
         if moved.intents:
