@@ -1,18 +1,22 @@
 """What workers are told of withdrawn attempts, over real databases and the shipped fake broker."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.db.models.functions import Now
 
 from shepherd.broker.memory import MemoryBroker
 from shepherd.broker.port import Subscription
 from shepherd.broker.topology import ALL_WORKERS_KEY, CONTROL_EXCHANGE, EXCHANGES, worker_key
 from shepherd.pipelines.models import Attempt
+from shepherd.pipelines.withdrawn import queued_lost
 from shepherd.publisher.marking import MARKS, Marking
 from shepherd.publisher.withdrawing import Withdrawing
 from shepherd.store import open_store
 from shepherd.store.memory import MemoryStore
 from shepherd.wire.control import Withdrawals
+from shepherd.wire.envelope import Withdrawn
 from tests.support.engine import Engine, manifest
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -40,6 +44,29 @@ def test_an_empty_list_is_sent_too_and_only_to_whom_asks() -> None:
     engine.hear(manifest(worker=WORKER, wants_withdrawals=True))
 
     assert _heard(heard) == [Withdrawals(tokens=(), is_complete=True)]
+
+
+def test_a_claimed_attempt_that_is_lost_is_not_to_be_begun_until_a_lease_after_somebody_met_it() -> None:
+    engine = Engine()
+    (token,) = _published(engine, 1)
+    heard = _listener(engine, ALL_WORKERS_KEY)
+    engine.claim(token)
+    engine.lose(token)
+    withdrawing = Withdrawing(engine.broker)
+
+    withdrawing.tell_new()
+    withdrawing.tell_new()
+    assert _heard(heard) == [Withdrawals(tokens=(), lost=(token,))]
+    engine.relay.end_leases()
+    assert queued_lost() == [token]
+    engine.say(Withdrawn(token=token, worker=WORKER, at=engine.clock()).to_bytes())
+    engine.take_replies()
+    engine.relay.end_leases()
+    assert queued_lost() == [token]
+    Attempt.objects.filter(token=token).update(lease_until=Now() - timedelta(seconds=1))
+    engine.relay.end_leases()
+
+    assert queued_lost() == []
 
 
 def test_what_is_withdrawn_is_broadcast_once_and_by_a_new_task_publisher_again() -> None:

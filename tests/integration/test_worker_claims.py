@@ -196,6 +196,20 @@ def test_what_is_withdrawn_while_it_runs_is_killed_with_all_that_it_started(
     wait_until(lambda: _depths(own_broker, name) == (0, 0), timeout_s=20, what="the acks")
 
 
+def test_what_was_lost_is_not_begun_again_and_goes_on_where_it_was_begun(talk: Conversation) -> None:
+    _start(talk, LASTING, "lost")
+    begun = talk.publish("lost")
+    talk.reply(begun, Claimed)
+    queued = talk.publish("lost")
+
+    talk.lose(begun, queued)
+    (talk.folder / "end").touch()
+
+    talk.reply(queued, Withdrawn)
+    assert talk.finished(begun).result == Inline("ended")
+    assert _executions(talk) == 1
+
+
 def test_what_runs_too_long_fails_and_leaves_nothing(talk: Conversation) -> None:
     _start(talk, STUBBORN, "limited")
 

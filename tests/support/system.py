@@ -72,6 +72,12 @@ class System:
         """Take one more process in, or another one under a name that there is; start it by that name."""
         self._programs[program.name] = program
 
+    def remove(self, name: str) -> None:
+        """End a process, if it runs, and start it never again."""
+        if name in self._processes:
+            self.stop(name)
+        del self._programs[name]
+
     def program(self, name: str) -> Program:
         return self._programs[name]
 

@@ -215,6 +215,12 @@ class Conversation:
         self.withdrawn |= set(tokens)
         self._tell(ALL_WORKERS_KEY, Withdrawals(tokens=tokens))
 
+    def lose(self, *tokens: str) -> None:
+        """Tell all workers that these were lost, and whoever asks later that they are withdrawn."""
+        assert self.withdrawn is not None
+        self.withdrawn |= set(tokens)
+        self._tell(ALL_WORKERS_KEY, Withdrawals(tokens=(), lost=tokens))
+
     def manifest(self, fits: Callable[[Manifest], bool]) -> Manifest:
         def find() -> Manifest | None:
             heard = list(self._heard[BEATS])

@@ -143,4 +143,6 @@ def _shorten() -> None:
 def _lost(row: Mapping[str, Any]) -> Setback:
     lease_s = settings.SHEPHERD.lease.total_seconds()
     message = f"worker {row['worker']} has not been heard of for {lease_s:g} s"
-    return Setback(row=row, status=AttemptStatus.LOST, error=TaskError(code=LOST, message=message))
+    # A worker that died between its claim and its ack has left the attempt to the broker as well.
+    error = TaskError(code=LOST, message=message)
+    return Setback(row=row, status=AttemptStatus.LOST, error=error, is_queued=True)

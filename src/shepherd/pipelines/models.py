@@ -171,6 +171,7 @@ class Attempt(models.Model):
             ),
             models.Index(fields=["lease_until"], condition=Q(status="running"), name="attempt_leased"),
             models.Index(fields=["number"], condition=Q(status="withdrawn", is_queued=True), name="attempt_withdrawn"),
+            models.Index(fields=["number"], condition=Q(status="lost", is_queued=True), name="attempt_lost"),
         ]
 
     def __str__(self) -> str:

@@ -136,7 +136,7 @@ def _end(limit: _Limit, *, now: datetime, draw: Draw) -> Moved:
             over,
         )
         setbacks = [
-            Setback(row=row, status=AttemptStatus.WITHDRAWN, error=limit.error(row))
+            Setback(row=row, status=AttemptStatus.WITHDRAWN, error=limit.error(row), is_queued=True)
             for row in rows
             if row["attempt_no"] == over[row["task_number"]]
         ]

@@ -31,6 +31,8 @@ class Setback:
     #: Kept with the attempt, whatever follows.
     error: TaskError
     by: str = PUBLISHER
+    #: Whether the broker may have it, so that workers are to be told not to begin it.
+    is_queued: bool = False
 
     @property
     def summary(self) -> str:
@@ -64,7 +66,7 @@ def record_setbacks(setbacks: Sequence[Setback], moved: Moved, *, now: datetime,
     if not setbacks:
         return
     _end_attempts(setbacks, now)
-    moved.has_withdrawn |= any(setback.status == AttemptStatus.WITHDRAWN for setback in setbacks)
+    moved.has_withdrawn |= any(setback.is_queued for setback in setbacks)
     _replace([setback for setback in setbacks if setback.is_replaced], moved, now)
     _retry([setback for setback in setbacks if setback.is_retried], now, draw)
     _give_up([setback for setback in setbacks if not setback.is_replaced and not setback.is_retried], moved, now)
@@ -74,14 +76,16 @@ def _end_attempts(setbacks: Sequence[Setback], now: datetime) -> None:
     at = sql.time(now)
     sql.execute_many(
         """UPDATE pipelines_attempt SET status = %s, error = %s, finished_at = %s, is_queued = %s,
+           lease_until = CASE WHEN %s THEN NULL ELSE lease_until END,
            confirmed_at = COALESCE(confirmed_at, %s) WHERE number = %s""",
         [
             (
                 setback.status.value,
                 strict_json.dumps(setback.error.to_wire()),
                 at,
-                # Of the others the broker has nothing any more. These must be kept from being executed.
-                setback.status == AttemptStatus.WITHDRAWN,
+                setback.is_queued,
+                # Set again when somebody has answered for it.
+                setback.status == AttemptStatus.LOST,
                 at,
                 setback.row["attempt_number"],
             )

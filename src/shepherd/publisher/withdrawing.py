@@ -3,11 +3,12 @@
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Final
 
 from shepherd.broker.port import Broker, Message
 from shepherd.broker.topology import ALL_WORKERS_KEY, CONTROL_EXCHANGE, worker_key
-from shepherd.pipelines.withdrawn import queued_withdrawn
+from shepherd.pipelines.withdrawn import queued_lost, queued_withdrawn
 from shepherd.wire.control import StoreMark, Withdrawals
 
 logger = logging.getLogger(__name__)
@@ -33,37 +34,40 @@ class Withdrawing:
         if not self._broker.is_connected:
             return
         with self._order:
-            current = queued_withdrawn()
-            new = [token for token in current if token not in self._told]
-            self._told.intersection_update(current)
-            if new and self._send(ALL_WORKERS_KEY, new):
-                self._told.update(new)
+            current, lost = queued_withdrawn(), queued_lost()
+            self._told.intersection_update([*current, *lost])
+            new = Withdrawals(tokens=self._untold(current), lost=self._untold(lost))
+            if (new.tokens or new.lost) and self._send(ALL_WORKERS_KEY, new):
+                self._told.update(new.tokens, new.lost)
 
     def tell_store(self) -> None:
         """Broadcast the mark in the store, to those that asked for the list before it was there."""
-        self._send(ALL_WORKERS_KEY, [])
+        self._send(ALL_WORKERS_KEY, Withdrawals(tokens=()))
 
     def tell_all_to(self, workers: Collection[str]) -> None:
         """Send each of these workers the whole list."""
         if not workers:
             return
         with self._order:
-            tokens = queued_withdrawn()
+            whole = Withdrawals(tokens=tuple(queued_withdrawn()), lost=tuple(queued_lost()), is_complete=True)
             for worker in workers:
-                self._send(worker_key(worker), tokens, is_complete=True)
+                self._send(worker_key(worker), whole)
 
     def tell(self, worker: str, tokens: Sequence[str]) -> None:
         """Send one worker what it seems not to have heard."""
-        self._send(worker_key(worker), tokens)
+        self._send(worker_key(worker), Withdrawals(tokens=tuple(tokens)))
 
-    def _send(self, key: str, tokens: Sequence[str], *, is_complete: bool = False) -> bool:
+    def _untold(self, tokens: Sequence[str]) -> tuple[str, ...]:
+        return tuple(token for token in tokens if token not in self._told)
+
+    def _send(self, key: str, withdrawals: Withdrawals) -> bool:
         if len(key.encode()) > _LONGEST_KEY:
             logger.warning("withdrawals.unsent", extra={"key": key, "reason": "no routing key is as long"})
             return False
         message = Message(
             exchange=CONTROL_EXCHANGE,
             routing_key=key,
-            body=Withdrawals(tokens=tuple(tokens), is_complete=is_complete, store=self._mark()).to_bytes(),
+            body=replace(withdrawals, store=self._mark()).to_bytes(),
             type="withdrawals",
             is_mandatory=False,
             is_persistent=False,

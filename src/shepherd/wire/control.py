@@ -32,6 +32,8 @@ class Withdrawals:
     """Attempts that must not be executed: whoever gets one answers `withdrawn`, whoever executes one ends it first."""
 
     tokens: tuple[str, ...]
+    #: Such as were given up as lost: whoever gets one answers `withdrawn`, too, but whoever executes one goes on.
+    lost: tuple[str, ...] = ()
     #: True for the whole list, which a worker has to have before it takes anything; False for what is added to it.
     is_complete: bool = False
     #: The Task Publisher's store; None while it has no mark there, or is of an earlier version.
@@ -39,7 +41,8 @@ class Withdrawals:
 
     def to_bytes(self) -> bytes:
         store = {"store": self.store.to_wire()} if self.store is not None else {}
-        return encode("withdrawals", tokens=list(self.tokens), is_complete=self.is_complete, **store)
+        lists = {"tokens": list(self.tokens), "lost": list(self.lost)}
+        return encode("withdrawals", **lists, is_complete=self.is_complete, **store)
 
     @classmethod
     def parse(cls, body: bytes) -> "Withdrawals":
@@ -49,15 +52,21 @@ class Withdrawals:
             ProtocolError: It holds none; the text names the field.
         """
         fields = Fields(typed(body, "withdrawals"))
-        tokens = fields.items("tokens")
-        if not all(isinstance(token, str) for token in tokens):
-            raise ProtocolError("tokens: must be a list of strings")
+        lost = () if fields.raw("lost") is None else _texts(fields, "lost")
         store = fields.object("store", {})
         return cls(
-            tokens=tuple(tokens),
+            tokens=_texts(fields, "tokens"),
+            lost=lost,
             is_complete=fields.flag("is_complete", False),
             store=_parse_mark(store) if store else None,
         )
+
+
+def _texts(fields: Fields, name: str) -> tuple[str, ...]:
+    items = fields.items(name)
+    if not all(isinstance(item, str) for item in items):
+        raise ProtocolError(f"{name}: must be a list of strings")
+    return tuple(items)
 
 
 def _parse_mark(document: dict[str, Any]) -> StoreMark:

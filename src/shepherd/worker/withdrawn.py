@@ -1,4 +1,4 @@
-"""The list of attempts that must not be executed, as the Task Publisher keeps it."""
+"""The list of attempts that must not be begun, as the Task Publisher keeps it."""
 
 import threading
 from typing import Final
@@ -41,11 +41,12 @@ class WithdrawnList:
         with self._changed:
             if generation != self._heard_in:
                 self._heard_in, self._added = generation, frozenset()
+            tokens = frozenset(told.tokens) | frozenset(told.lost)
             if told.is_complete:
                 # One that was sent on its way before an addition may arrive after it.
-                self._tokens = frozenset(told.tokens) | self._added
+                self._tokens = tokens | self._added
                 self._known_in = generation
             else:
-                self._added |= frozenset(told.tokens)
+                self._added |= tokens
                 self._tokens |= self._added
             self._changed.notify_all()

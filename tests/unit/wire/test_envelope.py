@@ -101,9 +101,9 @@ def test_a_reply_survives_the_wire(reply: Reply) -> None:
     assert parse_reply(reply.to_bytes()) == reply
 
 
-@given(st.lists(IDS, max_size=4).map(tuple), st.booleans())
-def test_withdrawals_survive_the_wire(tokens: tuple[str, ...], is_complete: bool) -> None:
-    message = Withdrawals(tokens=tokens, is_complete=is_complete)
+@given(st.lists(IDS, max_size=4).map(tuple), st.lists(IDS, max_size=4).map(tuple), st.booleans())
+def test_withdrawals_survive_the_wire(tokens: tuple[str, ...], lost: tuple[str, ...], is_complete: bool) -> None:
+    message = Withdrawals(tokens=tokens, lost=lost, is_complete=is_complete)
 
     assert Withdrawals.parse(message.to_bytes()) == message
 

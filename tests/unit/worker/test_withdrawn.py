@@ -43,6 +43,16 @@ def test_the_list_is_known_once_it_came_whole(control: Subscription) -> None:
     assert "c" not in withdrawn
 
 
+def test_what_was_lost_is_on_the_list_too(control: Subscription) -> None:
+    withdrawn = WithdrawnList(control)
+
+    withdrawn.hear(Withdrawals(tokens=(), lost=("added",)), generation=control.generation)
+    withdrawn.hear(Withdrawals(tokens=(), lost=("whole",), is_complete=True), generation=control.generation)
+
+    assert "added" in withdrawn
+    assert "whole" in withdrawn
+
+
 def test_a_list_that_was_overtaken_by_an_addition_does_not_undo_it(control: Subscription) -> None:
     withdrawn = WithdrawnList(control)
 
