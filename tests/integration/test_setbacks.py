@@ -404,6 +404,46 @@ def test_a_task_that_nobody_begins_within_its_time_fails() -> None:
     assert engine.heard.withdrawals == 1
 
 
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_task_does_not_wait_while_a_worker_executes_its_lost_attempt(is_resumed: bool) -> None:
+    engine = Engine()
+    run = engine.accept("scrape", policy={"wait_timeout": 60})
+    engine.relay.start()
+    lost = engine.take("scrape").token
+    engine.claim(lost)
+    engine.lose(lost)
+    engine.clock.advance(61)
+
+    engine.beat(lost)
+    heard_at = Attempt.objects.get(token=lost).seen_at
+    assert heard_at is not None
+    Attempt.objects.filter(token=lost).update(seen_at=engine.clock())
+    if is_resumed:
+        # Its success would no longer count.
+        Task.objects.update(losses=0)
+    engine.relay.end_overdue()
+
+    assert statuses(run) == (["failed", "failed"] if is_resumed else ["running", "published"])
+
+
+def test_a_task_whose_lost_attempt_is_not_heard_of_any_more_has_waited_long_enough() -> None:
+    engine = Engine()
+    run = engine.accept("scrape", policy={"wait_timeout": 60})
+    engine.relay.start()
+    lost = engine.take("scrape").token
+    engine.claim(lost)
+    engine.lose(lost)
+    Attempt.objects.filter(token=lost).update(seen_at=engine.clock())
+
+    engine.clock.advance(59)
+    engine.relay.end_overdue()
+    assert statuses(run) == ["running", "published"]
+    engine.clock.advance(2)
+    engine.relay.end_overdue()
+
+    assert statuses(run) == ["failed", "failed"]
+
+
 def test_an_attempt_that_its_worker_does_not_end_in_time_is_ended_a_lease_later_and_may_be_retried() -> None:
     engine = Engine(draw=0.0)
     run = engine.accept("scrape", policy={"run_timeout": 100, "retries": 1})

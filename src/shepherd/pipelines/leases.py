@@ -66,6 +66,9 @@ def renew(holds: Mapping[str, Sequence[str]], *, now: datetime) -> dict[str, lis
     current = [row["attempt_number"] for row in found.values() if row["attempt_status"] in UNFINISHED_ATTEMPT]
     for chunk in sql.chunks(current):
         _renew(chunk, now)
+    lost = [row["attempt_number"] for row in found.values() if row["attempt_status"] == AttemptStatus.LOST]
+    for chunk in sql.chunks(lost):
+        _note_seen(chunk, now)
     stale = {
         worker: [token for token in held if token in found and _is_in_vain(found[token])]
         for worker, held in holds.items()
@@ -92,6 +95,16 @@ def _renew(numbers: Sequence[int], now: datetime) -> None:
             lease_until = CASE WHEN claimed_at IS NULL THEN NULL ELSE {_lease_end()} END
             WHERE number IN (SELECT number FROM pipelines_attempt WHERE number IN {sql.places(numbers)}
                 AND status IN ('published', 'running') {sql.for_update(skip_locked=True)})""",
+        [sql.time(now), *numbers],
+    )
+
+
+def _note_seen(numbers: Sequence[int], now: datetime) -> None:
+    """Note that lost attempts are executed all the same: their success may count, and their tasks don't wait."""
+    sql.execute(
+        f"""UPDATE pipelines_attempt SET seen_at = %s WHERE number IN (SELECT number FROM pipelines_attempt
+            WHERE number IN {sql.places(numbers)} AND status = 'lost' ORDER BY number
+            {sql.for_update(skip_locked=True)})""",
         [sql.time(now), *numbers],
     )
 

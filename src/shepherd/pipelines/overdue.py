@@ -71,6 +71,8 @@ class _Limit:
     #: How much longer than the policy says.
     grace_s: float
     message: str
+    #: A further condition on the task; its parameters are when a lease ago was, and now.
+    only: str = "%s < %s"
 
     def begun_before(self, policy: str, now: datetime) -> datetime | None:
         """Return since before when a task of this policy is over it; None where that has no such limit."""
@@ -88,6 +90,9 @@ _WAIT: Final = _Limit(
     since="published_at",
     grace_s=0.0,
     message="no worker began it within {:g} s",
+    # A worker that executes an attempt given up as lost has begun it, as long as its success would still count.
+    only="""NOT EXISTS (SELECT 1 FROM pipelines_attempt l WHERE l.task_id = t.number AND l.status = 'lost'
+        AND l.attempt_no >= t.attempt_no - t.failures - t.losses AND l.seen_at > %s AND l.seen_at <= %s)""",
 )
 
 
@@ -152,8 +157,9 @@ def _over(limit: _Limit, *, at_most: int, now: datetime) -> dict[int, int]:
     for policy, before in _policies_over(limit, now):
         found = sql.rows(
             f"""SELECT t.number AS number, t.attempt_no AS attempt_no FROM pipelines_task t WHERE {_UNFINISHED}
-                AND t.status = '{limit.status}' AND t.policy = %s AND t.{limit.since} <= %s LIMIT {int(at_most)}""",
-            [policy, sql.time(before)],
+                AND t.status = '{limit.status}' AND t.policy = %s AND t.{limit.since} <= %s AND {limit.only}
+                LIMIT {int(at_most)}""",
+            [policy, sql.time(before), sql.time(now - settings.SHEPHERD.lease), sql.time(now)],
         )
         over |= {row["number"]: row["attempt_no"] for row in found}
         if len(over) >= at_most:
