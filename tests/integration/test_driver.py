@@ -147,3 +147,29 @@ def test_a_flow_that_broke_meanwhile_ends_nothing_that_a_worker_has(flow_file: P
         until(run, ["failed", "succeeded", "pending"])
 
     drive(engine, flow_file, steps)
+
+
+def test_a_publisher_is_called_with_the_results_that_its_context_refers_to(flow_file: Path) -> None:
+    flow_file.write_text(PUBLISHER.format(fault="context['again'] = [context['rows'] + 1, {'$result': 'count'}]"))
+    engine = Engine(leads=LEADS)
+    refers = {"rows": {"$result": "count", "pointer": "/n"}}
+    run = engine.accept("count", "scrape", "clean", contexts={"scrape": refers, "clean": {"n": {"$result": "scrape"}}})
+    wrong = engine.accept("count", "scrape", contexts={"scrape": refers})
+    engine.relay.start()
+
+    def steps() -> None:
+        engine.finish(engine.take("count").token, Inline({"n": 1}))
+        engine.finish(engine.take("count").token, Inline({}))
+        until(wrong, ["failed", "succeeded", "failed"])
+        until(run, ["running", "succeeded", "published", "pending"])
+        scrape = engine.take("scrape")
+        assert scrape.context == {"rows": 1, "again": [2, {"n": 1}]}
+        engine.finish(scrape.token, Inline("done"))
+        until(run, ["running", "succeeded", "succeeded", "published"])
+        assert engine.take("clean").context == {"n": "done"}
+
+    drive(engine, flow_file, steps)
+
+    error = Task.objects.get(run=wrong, name="scrape").error
+    assert error is not None
+    assert (error["code"], "has no 'n'" in error["message"]) == ("invalid_reference", True)

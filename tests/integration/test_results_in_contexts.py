@@ -8,6 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from shepherd.pipelines import catalogue, handles
+from shepherd.pipelines.again import append_tasks
 from shepherd.pipelines.models import Attempt, Run, Task
 from shepherd.wire.envelope import TaskError
 from shepherd.wire.value import ClaimCheck, Inline
@@ -177,6 +178,23 @@ def test_a_rerun_refers_to_its_own_results(asha: User) -> None:
     engine.finish(engine.take("a").token, Inline(2))
 
     assert engine.take("b").context == {"x": 2}
+
+
+def test_what_goes_on_from_an_earlier_run_keeps_what_it_refers_to_there(asha: User) -> None:
+    engine = Engine()
+    contexts = {"b": {"x": {"$result": "a", "pointer": "/n"}}, "c": {"y": [{"$result": 1}, {"$result": "b"}]}}
+    run = engine.accept("a", "b", "c", contexts=contexts)
+    engine.relay.start()
+    engine.finish(engine.take("a").token, Inline({"n": 7}))
+    engine.finish(engine.take("b").token, error=TaskError(code="e", message="m"))
+
+    append_tasks(run.number, [], labels={}, by=asha, now=engine.clock())
+    engine.relay.start()
+    again = engine.take("b")
+    engine.finish(again.token, Inline("of b"))
+
+    assert again.context == {"x": 7}
+    assert engine.take("c").context == {"y": [{"n": 7}, "of b"]}
 
 
 def test_a_publisher_context_is_filled_in_too(asha: User) -> None:

@@ -11,11 +11,14 @@ from django.db import transaction
 
 from shepherd.domain.pipeline import MAX_TASKS, PipelineSpec, TaskSpec
 from shepherd.domain.policy import effective
+from shepherd.domain.references import Step
 from shepherd.domain.status import ENDED_RUN, TaskStatus
 from shepherd.errors import ConflictError, InvalidInputError, NotFoundError
 from shepherd.pipelines.acceptance import Accepted, accept
 from shepherd.pipelines.corrections import corrected_tasks
+from shepherd.pipelines.filling import carried_over
 from shepherd.pipelines.models import Run, Task
+from shepherd.wire import strict_json
 from shepherd.wire.value import Value, parse_value
 
 
@@ -88,7 +91,9 @@ def append_tasks(
     if run.status not in ENDED_RUN:
         raise ConflictError(f"run {number} has not ended yet: tasks can be appended once it has")
     succeeded = list(takewhile(lambda task: task.status == TaskStatus.SUCCEEDED, earlier))
-    left = [_again(run, task) for task in earlier[len(succeeded) :]]
+    # What they refer to among those that succeeded, nobody finds in the new run.
+    results = {_step(task): _text(task) if task.position < len(succeeded) else None for task in earlier}
+    left = [_carried_over(_again(run, task), results) for task in earlier[len(succeeded) :]]
     if len(left) + len(tasks) > MAX_TASKS:
         reason = f"may name at most {MAX_TASKS - len(left)} tasks: {len(left)} of run {number} did not succeed"
         raise InvalidInputError.at("transformers_list", reason)
@@ -115,6 +120,21 @@ def _again(run: Run, task: Task) -> TaskSpec:
         policy=effective(task.policy),
         run_number=run.number,
     )
+
+
+def _step(task: Task) -> Step:
+    return Step(task.position, task.order_no, task.name)
+
+
+def _text(task: Task) -> str:
+    return strict_json.dumps(task.result)
+
+
+def _carried_over(spec: TaskSpec, results: Mapping[Step, str | None]) -> TaskSpec:
+    context = carried_over(spec.context, results, position=spec.index, path=spec.context_path)
+    if not isinstance(context, dict):
+        raise InvalidInputError.at(spec.context_path, "must be an object, and the result that it is to be is none")
+    return replace(spec, context=context)
 
 
 def _spec(run: Run, tasks: Sequence[TaskSpec], *, data_url: str) -> PipelineSpec:

@@ -61,6 +61,17 @@ def filled(tasks: Sequence[NextTask], *, now: datetime) -> tuple[list[NextTask],
     )
 
 
+def carried_over(context: Any, results: Mapping[Step, str | None], *, position: int, path: str) -> Any:
+    """Return a context for a run without the tasks that have `results`: these are filled in, other references stay.
+
+    `results` has all tasks of the earlier run, and `position` is that of the context's own task in it.
+
+    Raises:
+        InvalidInputError: A result can't stand in a context.
+    """
+    return _Filling(results, position=position, is_partial=True).document_of(context, path=path)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FilledTask(TaskSpec):
     """A task whose context is about to be sent."""
@@ -117,9 +128,11 @@ def _named(contexts: Iterable[Any]) -> tuple[list[str], list[int]]:
 class _Filling:
     """Fills one context in."""
 
-    def __init__(self, results: Mapping[Step, str | None], *, position: int) -> None:
+    def __init__(self, results: Mapping[Step, str | None], *, position: int, is_partial: bool = False) -> None:
         self._results = results
         self._position = position
+        #: Whether a reference to what has no result yet stays.
+        self._is_partial = is_partial
         self._size = 0
         #: What each reference stands for, with its size.
         self._known: dict[ResultReference, tuple[Any, int]] = {}
@@ -130,7 +143,7 @@ class _Filling:
         Raises:
             InvalidInputError: One can't be, or together they are too large or no context.
         """
-        document = replaced(context, self._replace, path="context")
+        document = self.document_of(context, path="context")
         if not isinstance(document, dict) or not isinstance(document.get(LITERAL, {}), dict):
             raise InvalidInputError.at("context", "must be an object, and the result that it is to be is none")
         text = strict_json.dumps(document)
@@ -140,8 +153,11 @@ class _Filling:
             raise InvalidInputError(error.faults) from None
         return text
 
+    def document_of(self, context: Any, *, path: str) -> Any:
+        return replaced(context, self._replace, path=path)
+
     def _replace(self, placeholder: Placeholder, path: str) -> Any:
-        if not isinstance(placeholder, ResultReference):
+        if not isinstance(placeholder, ResultReference) or (self._is_partial and self._is_open(placeholder)):
             return placeholder
         if placeholder not in self._known:
             value = shielded(self._value(placeholder, path))
@@ -151,6 +167,12 @@ class _Filling:
         if self._size > LARGEST_CONTEXT:
             raise InvalidInputError.at("context", f"is more than {LARGEST_CONTEXT} bytes with all that it refers to")
         return value
+
+    def _is_open(self, reference: ResultReference) -> bool:
+        try:
+            return self._results[earlier(reference, steps=self._results, position=self._position)] is None
+        except LookupError:
+            return True
 
     def _value(self, reference: ResultReference, path: str) -> Any:
         try:
