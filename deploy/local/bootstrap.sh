@@ -47,6 +47,7 @@ missing_packages() {
     if [[ $purpose == test ]]; then
         compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=" postgresql"
         command -v chromium >/dev/null || packages+=" chromium"
+        command -v ip >/dev/null || packages+=" iproute2"
         compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=" libfaketime"
     fi
     if [[ ! -x $venv/bin/python ]] && ! "$(python)" -c 'import ensurepip, venv' 2>/dev/null; then

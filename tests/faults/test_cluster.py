@@ -5,9 +5,10 @@ switch between them. Who asks for a broker has the addresses of all nodes.
 """
 
 import itertools
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,23 @@ class Cluster:
     network: Network
     nodes: Sequence[BrokerNode]
 
+    @property
+    def url(self) -> str:
+        return ",".join(node.url for node in self.nodes)
+
+    def ctl(self, *arguments: str) -> str:
+        """Ask a node that is up; one that was cut off comes back a while later, and may stop once more to do so."""
+
+        def told() -> list[str]:
+            for node in self.nodes:
+                with suppress(subprocess.CalledProcessError):
+                    return [node.ctl(*arguments)]
+            return []
+
+        return wait_until(told, timeout_s=120, what="a node that is up")[0]
+
     def index_of_leader(self, queue: str) -> int:
-        told = self.nodes[0].ctl("list_queues", "name", "leader", "--no-table-headers")
+        told = self.ctl("list_queues", "name", "leader", "--no-table-headers")
         leaders = dict(line.split("\t") for line in told.splitlines())
         return [node.name for node in self.nodes].index(leaders[queue])
 
@@ -65,8 +81,8 @@ def shared_system(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
     with fault_system(
         tmp_path_factory.mktemp("cluster"),
         workers=2,
-        environ={**_TIMES, "SHEPHERD_BROKER_URL": ",".join(node.url for node in cluster.nodes)},
-        broker=cluster.nodes[0],
+        environ=_TIMES,
+        broker=cluster,
         places={name: cluster.network.machines[name].enter for name in _CLIENTS},
     ) as ours:
         yield ours

@@ -91,8 +91,8 @@ class Lane:
         self._written: dict[int, _Written] = {}
         self._in_flight: dict[str, int] = {}
         self._has_confirmed = asyncio.Event()
-        #: The broker has refused a message. Another channel may be luckier: RabbitMQ 3.10 goes on to refuse whatever is
-        #: published to a quorum queue on a channel that it was first published on while the queue had no leader.
+        #: A message was refused. On a channel whose first one came while its quorum queue had no leader, RabbitMQ 3.10
+        #: refuses all that follow.
         self.is_refusing = False
 
     def leave(self) -> None:
@@ -182,7 +182,6 @@ class Lane:
             await self._has_confirmed.wait()
 
     async def until_confirmed(self) -> None:
-        """Return when nothing is in flight, or the channel is gone."""
         while self._written:
             self._has_confirmed.clear()
             await self._has_confirmed.wait()

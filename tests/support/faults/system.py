@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from shepherd.broker.addresses import broker_addresses, vhost_of
 from shepherd.broker.topology import REPLIES, task_queue
 from shepherd.site.local.programs import broker_node
 from tests.support.faults.checker import Findings, check
@@ -36,7 +37,7 @@ PROJECTS = ROOT / "tests" / "faults" / "projects"
 WORKER_FILE = PROJECTS / "plain" / "workers" / "_plain.py"
 _EMPTY_S = 60.0
 _UNACKED = (
-    '{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
+    '{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{vhost}">>, queue, <<"{queue}">>)), '
     "{{ok, {{_, Count}}, _}} = ra:local_query(amqqueue:get_pid(Queue), fun rabbit_fifo:query_messages_checked_out/1), "
     "Count."
 )
@@ -139,7 +140,8 @@ class FaultSystem(SubmittedRuns):
 
     def unacked(self, name: str) -> int:
         """Return how many deliveries of a task's name are unacked: asked of the queue, whose counters come late."""
-        told = self.broker.ctl("eval", _UNACKED.format(queue=task_queue(name)))
+        vhost = vhost_of(broker_addresses(self.broker.url)[0])
+        told = self.broker.ctl("eval", _UNACKED.format(vhost=vhost, queue=task_queue(name)))
         return int(told)
 
     # What is so at the end.
