@@ -16,6 +16,8 @@ from shepherd.wire.envelope import TaskError
 
 #: Characters of a message that are kept; enough for everything but a large result.
 BODY_LIMIT: Final = 64 * 1024
+#: Bytes of it that can become these.
+BYTES_KEPT: Final = BODY_LIMIT * 4
 _REASON_LIMIT: Final = 2000
 #: Older ones are of no use to anybody; a worker in another language may make many.
 MESSAGES_KEPT: Final = 10_000
@@ -49,7 +51,7 @@ def keep_dead_message(*, source: str, reason: str, body: bytes, now: datetime) -
                 sql.time(now),
                 sql.text(source, 255),
                 sql.text(reason, _REASON_LIMIT),
-                sql.text(body[: BODY_LIMIT * 4].decode("utf-8", "replace"), BODY_LIMIT),
+                sql.text(body[:BYTES_KEPT].decode("utf-8", "replace"), BODY_LIMIT),
             )
         ],
     )

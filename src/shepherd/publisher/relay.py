@@ -208,7 +208,9 @@ class Relay:
 
     def _bury(self, delivery: Delivery, reason: str) -> None:
         logger.error("reply.dead", extra={"reason": reason})
-        body = DeadLetter(reason=reason, source=delivery.queue, body=delivery.body).to_bytes()
+        # As much of it as is kept: the whole, which JSON makes six times as large, may be more than can be sent, and
+        # would come again for ever, before all other replies.
+        body = DeadLetter(reason=reason, source=delivery.queue, body=delivery.body[: dead.BYTES_KEPT]).to_bytes()
         (failure,) = self._broker.publish([Message(exchange=DEAD_EXCHANGE, routing_key="", body=body, type="dead")])
         if failure is not None:
             raise failure

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
-from shepherd.broker.port import Intake, Message
+from shepherd.broker.port import LARGEST_MESSAGE, Intake, Message
 from shepherd.broker.topology import DEAD_EXCHANGE, REPLIES
 from shepherd.errors import BrokerUnavailableError, StoreUnavailableError
 from shepherd.wire.envelope import Claimed, Finished, Started, TaskError, Withdrawn
@@ -149,8 +149,13 @@ class Execution:
         token = self._attempt.token
         logger.warning("task.broken", extra={"token": token, "code": error.code, "why": error.message})
         if not token:
-            # Nobody can be answered: where operators look, with what it was.
-            return Message(exchange=DEAD_EXCHANGE, routing_key="", body=self._attempt.delivery.body, type="malformed")
+            # Nobody can be answered: where operators look, with what it was, or as much of it as can be sent.
+            return Message(
+                exchange=DEAD_EXCHANGE,
+                routing_key="",
+                body=self._attempt.delivery.body[:LARGEST_MESSAGE],
+                type="malformed",
+            )
         reply = Finished(
             token=token,
             worker=self._around.worker,
