@@ -1,4 +1,4 @@
-"""Row 34: the clock of the Task Publisher, a worker, the database jumps, by an hour and a day, forward and back."""
+"""Rows 31 and 34: the clock of Task Publisher, worker or database jumps, by an hour and a day, forward and back."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -31,6 +31,29 @@ def test_no_lease_ends_and_no_order_changes_by_a_clock_that_jumps(
 
     faulty.system.stop(name)
     faulty.conclude("34", f"clock of {name} jumps by an hour and a day, both ways")
+
+
+def test_a_task_that_nobody_serves_waits_an_hour_for_a_worker_that_appears(faulty: FaultSystem, tmp_path: Path) -> None:
+    name, clock = "task-publisher", tmp_path / "clock"
+    clock.write_text("+0")
+    _start_by(clock, faulty, name)
+    waits = faulty.post("served_late", "step")
+    faulty.injected.note("a task that nobody serves", may_repeat=False)
+    reason = faulty.run(waits)["reason"]
+
+    clock.write_text("+1h")
+    for _ in range(2):
+        faulty.wait_status(faulty.post("step"), "succeeded")
+    reason_after = faulty.run(waits)["reason"]
+    faulty.start_worker("worker-late", environ={"FAULTS_ALSO": "served_late"})
+
+    faulty.wait_status(waits, "succeeded")
+    assert "served_late" in reason
+    assert "served_late" in reason_after
+    assert len(faulty.executions(waits)) == 1
+    for each in ("worker-late", name):
+        faulty.system.stop(each)
+    faulty.conclude("31", "a worker that appears an hour later", more=f"reason: {reason}")
 
 
 @pytest.mark.skipif(not is_full(), reason="in make chaos, as all that needs a system of its own for one figure")

@@ -225,6 +225,11 @@ WAYS = {
     "sys.exit": lambda: sys.exit(3),
     "BaseException": _raise_own,
     "KeyboardInterrupt": _interrupt,
+    "SIGINT to itself": lambda: os.kill(os.getpid(), signal.SIGINT),
 }
+
+#: A name that no other worker serves.
+if also := os.environ.get("FAULTS_ALSO"):
+    worker.add_task(step, name=also)
 
 worker.run()
