@@ -70,8 +70,8 @@ class Vault:
         """Return a reply without any secret in it: the error's texts masked, a result that holds one refused."""
         if reply.error is not None:
             return replace(reply, error=self._masked(reply.error))
-        body = reply.to_bytes()
-        if self._given and (name := self.mask.find([body, b"\n", _readable(body)])):
+        name = self._found_in(reply) if self._given else None
+        if name is not None:
             refused = secret_in_result(name)
             return Finished(
                 token=reply.token,
@@ -81,6 +81,10 @@ class Vault:
                 error=TaskError(code=refused.code, message=refused.message),
             )
         return reply
+
+    def _found_in(self, reply: Finished) -> str | None:
+        body = reply.to_bytes()
+        return self.mask.find([body, b"\n", _readable(body)])
 
     def _masked(self, error: TaskError) -> TaskError:
         text = self.mask.text
