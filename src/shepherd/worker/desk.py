@@ -24,6 +24,8 @@ class Desk:
         self._local: dict[str, Path] = {}
         #: What was made of a claim's bytes to read them as a table, by its address.
         self._tables: dict[str, Path] = {}
+        #: How many rows at most are read of a table that has to be converted; None for all.
+        self.most_rows: int | None = None
         self._put: set[str] = set()
 
     def __enter__(self) -> Self:

@@ -29,6 +29,8 @@ def cut(value: Value, *, rows: int | None, desk: Desk) -> None:
         return
     kind = kind_of(value)
     if kind not in _CUTS:
+        # Excel, XML, a file that nobody named rightly: whether it is a table turns out when it is read as one.
+        desk.most_rows = rows
         return
     whole = desk.fetch(value)
     target = desk.path(f"sample-{whole.name}")

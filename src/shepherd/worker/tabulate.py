@@ -16,7 +16,7 @@ from shepherd.worker.desk import Desk
 from shepherd.worker.json_tables import json_to_parquet, ndjson_to_parquet
 from shepherd.worker.media import CSV, GEOJSON, HTML, JSON, NDJSON, PARQUET, TSV, XLS, XLSX, XML
 from shepherd.worker.recognise import GZIP, encoding_of, kind_of_file
-from shepherd.worker.tables import write_polars
+from shepherd.worker.tables import scan, write_lazy, write_polars
 from shepherd.worker.xml_tables import xml_to_parquet
 
 
@@ -27,9 +27,17 @@ def as_parquet(path: Path, claim: ClaimCheck, desk: Desk) -> Path:
         TaskFailedError: `invalid_data`: it holds no table that can be read here; the text says what it is.
     """
     kind = kind_of_file(path, claim)
-    table = path if kind == PARQUET else _converted(path, kind, claim, desk)
+    table = _cut(path if kind == PARQUET else _converted(path, kind, claim, desk), desk)
     desk.keep_table(claim, table)
     return table
+
+
+def _cut(table: Path, desk: Desk) -> Path:
+    if desk.most_rows is None:
+        return table
+    target = desk.path("sample.parquet")
+    write_lazy(scan(table).head(desk.most_rows), target)
+    return target
 
 
 def _converted(path: Path, kind: str, claim: ClaimCheck, desk: Desk) -> Path:

@@ -9,6 +9,7 @@ import pytest
 from shepherd.store.memory import MemoryStore
 from shepherd.wire.value import ClaimCheck
 from shepherd.worker import result
+from shepherd.worker.data import data_type
 from shepherd.worker.desk import Desk
 from shepherd.worker.media import media_type_of
 from shepherd.worker.sample import cut
@@ -66,6 +67,16 @@ def test_of_a_list_of_records_the_first_are_taken(desk: Desk, tmp_path: Path) ->
 @pytest.mark.parametrize(("name", "content"), [("x.json", b'{"a": 1}'), ("x.png", b"\x89PNG"), ("x.json", b"{")])
 def test_what_has_no_rows_stays_whole(desk: Desk, tmp_path: Path, name: str, content: bytes) -> None:
     assert _cut(desk, tmp_path, name, content, rows=1) == content
+
+
+def test_what_turns_out_to_be_a_table_when_it_is_read_is_cut_then(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "download"
+    file.write_bytes(b"a,b\n1,2\n3,4\n5,6\n")
+    value = desk.put(file, name="download", media_type="application/octet-stream")
+
+    cut(value, rows=2, desk=desk)
+
+    assert data_type(pl.LazyFrame).decode(value, desk).collect().rows() == [(1, 2), (3, 4)]
 
 
 def test_a_run_that_is_no_sample_gets_everything(desk: Desk, tmp_path: Path) -> None:
