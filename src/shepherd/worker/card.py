@@ -3,23 +3,28 @@
 Bounded in cost: of a table its footer and its first rows are read, of a large text or document its beginning.
 """
 
+import itertools
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from shepherd.wire import strict_json
 from shepherd.wire.card import CARD_LIMIT
+from shepherd.wire.document import DOCUMENT, Fields, Items, parse_document
 from shepherd.wire.value import ClaimCheck, Value
 from shepherd.worker import card_table
 from shepherd.worker.desk import Desk
 from shepherd.worker.failure import printable
-from shepherd.worker.media import CSV, JSON, PARQUET, kind_of
+from shepherd.worker.media import CSV, FOLDER, JSON, PARQUET, kind_of
 from shepherd.worker.pixels import pixels
 
 #: Bytes of a file that are read whole, to count its lines or to see what its JSON holds.
 _READ_WHOLE: Final = 4 * 1024 * 1024
 _FIRST_CHARACTERS: Final = 2_000
 _KEYS: Final = 50
+_NAME: Final = 200
+_MOST_MEMBERS: Final = 2_000
 
 
 def card_of(result: Value, source: Value, desk: Desk) -> dict[str, Any] | None:
@@ -43,6 +48,8 @@ def _described(result: ClaimCheck, path: Path, source: Value, desk: Desk) -> dic
     if kind.startswith("image/"):
         size = pixels(path)
         return {"kind": "image", **({"width": size[0], "height": size[1]} if size else {})}
+    if kind in _SEVERAL:
+        return _SEVERAL[kind](path)
     if kind == JSON or kind.endswith("+json"):
         return _json(path)
     return _text(path) if kind.startswith("text/") or kind.endswith("xml") else {"kind": "file"}
@@ -65,6 +72,30 @@ def _text(path: Path) -> dict[str, Any]:
     text = begun.decode("utf-8", "replace")
     lines = {"lines": begun.count(b"\n") + (not begun.endswith(b"\n") and bool(begun))} if is_whole else {}
     return {"kind": "text", **lines, "first": printable(text[:_FIRST_CHARACTERS])}
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    """Read a tar's headers, up to so many that a card is made at once."""
+    files: list[dict[str, Any]] = []
+    with tarfile.open(path, "r:") as tar:
+        for member in itertools.islice(tar, _MOST_MEMBERS + 1):
+            files += [{"name": printable(member.name)[-_NAME:], "size": member.size}] if member.isfile() else []
+    is_whole = len(files) <= _MOST_MEMBERS
+    return {"kind": "folder", **({"items": len(files)} if is_whole else {}), "files": files[:_KEYS]}
+
+
+def _values(path: Path) -> dict[str, Any]:
+    node = parse_document(path.read_bytes())
+    parts = node.parts.items() if isinstance(node, Fields) else enumerate(node.parts if isinstance(node, Items) else [])
+    told = [{"name": printable(str(name))[:_NAME], **_part(part)} for name, part in parts]
+    return {"kind": "values", "items": len(told), "files": told[:_KEYS]}
+
+
+def _part(part: Any) -> dict[str, Any]:
+    return {"size": part.size, "media_type": part.media_type} if isinstance(part, ClaimCheck) else {}
+
+
+_SEVERAL: Final = {FOLDER: _folder, DOCUMENT: _values}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -137,6 +168,7 @@ _SHORTER: Final = (
     _narrowed,
     _without_change_lists,
     _halved("columns"),
+    _halved("files"),
     _halved("first"),
     _narrowed,
     _halved("columns"),

@@ -22,6 +22,8 @@ class Desk:
         self._folder: Path | None = None
         #: Where the bytes of a claim lie on this server, by its address.
         self._local: dict[str, Path] = {}
+        #: What was put as bytes, by its claim's address; becomes a file when somebody wants one.
+        self._written: dict[str, bytes] = {}
         #: What was made of a claim's bytes to read them as a table, by its address.
         self._tables: dict[str, Path] = {}
         #: How many rows at most are read of a table that has to be converted; None for all.
@@ -54,6 +56,9 @@ class Desk:
 
     def local(self, claim: ClaimCheck) -> Path | None:
         """Return the file with a claim's bytes if this attempt has it at hand, as written or fetched before."""
+        if claim.uri in self._written:
+            self._local[claim.uri] = self.path("content")
+            self._local[claim.uri].write_bytes(self._written.pop(claim.uri))
         path = self._local.get(claim.uri)
         return path if path is not None and path.exists() else None
 
@@ -78,6 +83,8 @@ class Desk:
         claim = self._store.put(source, key=f"{self._prefix}/{self._unused(name)}", media_type=media_type)
         if isinstance(source, Path):
             self._local[claim.uri] = source
+        else:
+            self._written[claim.uri] = source
         return claim
 
     def _unused(self, name: str) -> str:

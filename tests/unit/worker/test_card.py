@@ -207,5 +207,19 @@ def test_text_and_json_are_told_by_their_beginning(desk: Desk, tmp_path: Path) -
     assert (document["kind"], document["type"], document["keys"]) == ("json", "object", ["a", "b"])
 
 
+def test_a_folder_and_several_values_are_told_by_what_they_hold(desk: Desk, tmp_path: Path) -> None:
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one")
+    (folder / "b.txt").write_text("three")
+
+    files, parts = _card(desk, folder), _card(desk, {"flights": FLIGHTS, "rows": 3})
+
+    assert (files["kind"], files["items"]) == ("folder", 2)
+    assert files["files"] == [{"name": "a.txt", "size": 3}, {"name": "b.txt", "size": 5}]
+    assert (parts["kind"], [part["name"] for part in parts["files"]]) == ("values", ["flights", "rows"])
+    assert parts["files"][0]["media_type"] == "application/vnd.apache.parquet"
+
+
 def test_what_travels_inline_has_no_card(desk: Desk) -> None:
     assert card_of(result.encode({"a": 1}, desk), NOTHING, desk) is None
