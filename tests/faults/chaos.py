@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,17 +129,18 @@ class Storm:
         self._kill("worker", _WORKERS[kill.which % len(_WORKERS)], kill)
 
     def _kill_broker(self, kill: Kill) -> None:
-        self._kill("broker", "rabbitmq", kill)
-        self.ours.wait_broker()
+        # Until it answers: what was published while it started, which takes a busy machine long, may come twice.
+        self._kill("broker", "rabbitmq", kill, until=self.ours.wait_broker)
 
     def _kill_prefect(self, kill: Kill) -> None:
         self._kill("prefect", "prefect", kill)
 
-    def _kill(self, kind: str, name: str, kill: Kill) -> None:
+    def _kill(self, kind: str, name: str, kill: Kill, *, until: Callable[[], None] = lambda: None) -> None:
         with self.ours.injected.lasting(f"{kind} killed", may_repeat=kind in _MAY_REPEAT):
             self.ours.system.kill(name)
             _let_pass(kill.down_s)
             self.ours.system.start(name)
+            until()
 
     def _kill_child(self, kill: Kill) -> None:
         children = sorted(self.ours.children(_WORKERS[kill.which % len(_WORKERS)]), key=lambda child: child.pid)
