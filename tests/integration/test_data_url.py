@@ -4,21 +4,28 @@ import hashlib
 import os
 import select
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import obstore
 import pytest
+from django.conf import settings
+from django.test import override_settings
 
 from shepherd.errors import DataUnavailableError, InvalidInputError
 from shepherd.pipelines.data_urls import DataSources
 from shepherd.publisher.download import AddressRefusedError, Downloader
 from shepherd.publisher.draft import Draft, Limits
 from shepherd.publisher.fetcher import Fetcher
+from shepherd.publisher.fetching import Fetching
 from shepherd.store.memory import MemoryStore
 from shepherd.store.s3 import S3Store
+from shepherd.wire.value import ClaimCheck
+from tests.support.engine import Engine, statuses
 from tests.support.http_stub import HttpStub, say
+from tests.support.waiting import wait_until
 
 CONTENT = os.urandom(300_000)
 
@@ -249,3 +256,28 @@ def test_the_rest_of_an_object_is_of_the_same_version_or_all_of_it(s3_url: str) 
     changed = store.open("a.csv", offset=100, tag=first.tag)
     assert (changed.offset, b"".join(changed.pieces)) == (0, b"b" * 200)
     assert b"".join(first.pieces) == CONTENT
+
+
+@pytest.mark.usefixtures("sqlite_database")
+def test_a_run_begins_with_what_its_data_url_names_or_fails_with_the_reason(tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    sources = DataSources(folders=[str(folder)])
+    engine = Engine()
+    with override_settings(SHEPHERD=replace(settings.SHEPHERD, data_sources=sources)):
+        good = engine.accept("scrape", data_url=f"file://{folder}/a%20b.csv")
+        bad = engine.accept("scrape", data_url=f"file://{folder}/out.csv")
+        with pytest.raises(InvalidInputError, match="SHEPHERD_DATA_FOLDERS"):
+            engine.accept("scrape", data_url=f"file://{tmp_path}/secret.csv")
+    engine.relay.start()
+    fetching = Fetching(engine.relay, Fetcher(MemoryStore(), sources))
+    fetching.submit(engine.heard.due)
+
+    wait_until(lambda: statuses(good)[1] == "published", timeout_s=60, what="the data of the first run")
+    wait_until(lambda: statuses(bad)[0] == "failed", timeout_s=60, what="the end of the second run")
+    fetching.stop()
+
+    data = engine.take("scrape").data
+    assert isinstance(data, ClaimCheck)
+    assert data.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert bad.error["code"] == "address_refused"
+    assert "leads out of the folders" in bad.error["message"]
