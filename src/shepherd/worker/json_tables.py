@@ -15,6 +15,8 @@ from shepherd.worker.recognise import chunks_of
 from shepherd.worker.tables import write_lazy, write_polars
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
+#: Bytes that are read at once; 100,000 records or so.
+_PART: Final = 16 * 1024 * 1024
 #: Line breaks stand in a record only where spaces may: inside a string they are escaped.
 _IN_ONE_LINE: Final = str.maketrans("\r\n", "  ")
 
@@ -71,14 +73,29 @@ def ndjson_to_parquet(source: Path, desk: Desk, *, encoding: str) -> Path:
         path = desk.path("recoded.ndjson")
         with path.open("w", encoding="utf-8", newline="") as file:
             file.writelines(_texts(source, encoding))
-    if not path.stat().st_size:
-        pl.DataFrame().write_parquet(target)
-        return target
     try:
-        write_lazy(pl.scan_ndjson(path, infer_schema_length=None), target)
+        parts, schema = _parts(path, desk)
+        frame = pl.scan_ndjson(parts, schema=schema) if parts else pl.LazyFrame()
+        write_lazy(frame, target)
     except pl.exceptions.PolarsError as error:
         _refuse(f"its records don't make a table: {error}")
     return target
+
+
+def _parts(path: Path, desk: Desk) -> tuple[list[Path], Any]:
+    """Return the file in parts of whole lines, since polars maps each into memory, and the types that hold for all."""
+    pl = importlib.import_module("polars")
+    folder, parts, seen = desk.folder(), list[Path](), None
+    with path.open("rb") as file:
+        while block := file.read(_PART):
+            block += file.readline()
+            if not block.strip():
+                continue
+            parts.append(folder / f"{len(parts)}.ndjson")
+            parts[-1].write_bytes(block)
+            types = pl.read_ndjson(block, infer_schema_length=None).clear()
+            seen = types if seen is None else pl.concat([seen, types], how="diagonal_relaxed")
+    return parts, None if seen is None else seen.schema
 
 
 def _texts(path: Path, encoding: str) -> Iterator[str]:
