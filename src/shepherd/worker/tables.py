@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from shepherd.errors import TaskFailedError
 from shepherd.worker.columns import MISSING
-from shepherd.worker.media import CSV, PARQUET
+from shepherd.worker.media import CSV, JSON, PARQUET
 
 #: Half the size of `uncompressed` for 6% more CPU, which the store's checksums and copies give back (measured on
 #: 310 MB of flights). Statistics are on in all three libraries.
@@ -38,6 +38,10 @@ def scan(path: Path, kind: str = PARQUET) -> Any:
     if kind == CSV:
         # For a glance at a file that nobody has read yet; tasks get what `tabulate` makes of it.
         return pl.scan_csv(path, infer_schema_length=_ROWS_TO_JUDGE, null_values=MISSING)
+    if kind == JSON:
+        return pl.read_json(path, infer_schema_length=None).lazy()
+    if kind != PARQUET:
+        raise TaskFailedError("invalid_data", f"the data is {kind}, which isn't read as a table")
     frame = pl.scan_parquet(path)
     unnamed = [name for name in frame.collect_schema() if _UNNAMED_INDEX.fullmatch(name)]
     return frame.drop(unnamed) if unnamed else frame
