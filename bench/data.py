@@ -95,6 +95,17 @@ def hwm_mb(pids: Sequence[int]) -> dict[str, float]:
     return found
 
 
+def cpu_s(pids: Sequence[int]) -> float:
+    """Return the processor time that these processes and all below them have used so far."""
+    spent = 0.0
+    for pid in pids:
+        top = psutil.Process(pid)
+        for each in [top, *top.children(recursive=True)]:
+            times = each.cpu_times()
+            spent += times.user + times.system
+    return spent
+
+
 class Shepherd:
     """A running system; measures one run after another."""
 
@@ -111,7 +122,7 @@ class Shepherd:
             "transformers_list": tasks,
             "sample_rows": sample_rows,
         }
-        began = time.monotonic()
+        began, spent = time.monotonic(), cpu_s(self._pids)
         answer = self._client.post("/runs", json=document)
         assert answer.status_code == httpx.codes.ACCEPTED, answer.text
         address = f"/runs/{answer.json()['id']}"
@@ -123,13 +134,13 @@ class Shepherd:
             return ended["status"] in _ENDED
 
         wait_until(look, what=f"the end of {address}", timeout_s=1800)
-        took = time.monotonic() - began
+        took, cpu = time.monotonic() - began, cpu_s(self._pids) - spent
         assert ended["status"] == "succeeded", ended
         memory |= hwm_mb(self._pids)
         rows = [self._client.get(f"{address}/tasks/{number}/card").json()["rows"] for number in range(1, 6)]
         result = pl.read_parquet(io.BytesIO(self._client.get(f"{address}/tasks/5/data").content))
         tasks_s = {task["name"]: task["duration_s"] for task in ended["tasks"]}
-        return {"seconds": took, "rows": rows, "hwm_mb": memory, "result": result, "tasks_s": tasks_s}
+        return {"seconds": took, "cpu_s": cpu, "rows": rows, "hwm_mb": memory, "result": result, "tasks_s": tasks_s}
 
 
 @contextmanager
@@ -197,29 +208,33 @@ def measure_size(services: Services, base: str, copies: int, options: argparse.N
     """Measure one size, each round on a system of its own: what a process ever had is its own round's."""
     url = f"{base}/{copies}.csv"
     is_compared = options.ancestor == "on" or (options.ancestor == "auto" and copies <= _SMALL)
-    seconds: dict[str, list[float]] = {"shepherd": [], "ancestor": []}
-    memory: dict[str, list[float]] = {"shepherd": [], "ancestor": []}
+    rounds: dict[str, list[dict[str, float]]] = {}
     for number in range(1, options.rounds + 1):
         load = machine.load()
         with shepherd_running(services, allow=base.removeprefix("http://")) as shepherd:
             shepherd.run(url, sample_rows=1000)
             ours = shepherd.run(url)
-        seconds["shepherd"].append(ours["seconds"])
-        memory["shepherd"].append(max(ours["hwm_mb"].values()))
-        print(f"{copies} copies, round {number}: Shepherd {ours['seconds']:.2f} s (load before: {load:g})", flush=True)
+        memory = ours["hwm_mb"]
+        figures = {"seconds": ours["seconds"], "cpu_s": ours["cpu_s"], "hwm_mb": max(memory.values())}
+        rounds.setdefault("shepherd", []).append(figures)
+        print(f"{copies} copies, round {number}, load before {load:g}. Shepherd: {_shown(figures)}")
         print(f"  rows {ours['rows']}; seconds {ours['tasks_s']}")
-        print("  most memory: " + ", ".join(f"{name} {mb:.0f} MB" for name, mb in ours["hwm_mb"].items()), flush=True)
+        print("  most memory: " + ", ".join(f"{name} {mb:.0f} MB" for name, mb in memory.items()), flush=True)
         if is_compared:
             theirs = ancestor(url, services.folder / "ancestor")
             compare(ours, theirs)
-            seconds["ancestor"].append(theirs["seconds"])
-            memory["ancestor"].append(theirs["hwm_mb"])
-            print(f"  the old way {theirs['seconds']:.2f} s, {theirs['hwm_mb']:.0f} MB; all rows equal", flush=True)
-    return {
-        name: {"seconds": round(median(seconds[name]), 3), "hwm_mb": round(median(memory[name]), 1)}
-        for name in seconds
-        if seconds[name]
-    }
+            figures = {name: theirs[name] for name in figures}
+            rounds.setdefault("ancestor", []).append(figures)
+            print(f"  the old way, with equal rows and result: {_shown(figures)}", flush=True)
+    return {name: _medians(of_name) for name, of_name in rounds.items()}
+
+
+def _shown(figures: Mapping[str, float]) -> str:
+    return f"{figures['seconds']:.2f} s, {figures['cpu_s']:.2f} s of processor time, {figures['hwm_mb']:.0f} MB"
+
+
+def _medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: round(median(figures[name] for figures in rounds), 3) for name in rounds[0]}
 
 
 def ratios_of(figures: Mapping[int, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
@@ -228,11 +243,13 @@ def ratios_of(figures: Mapping[int, Mapping[str, Mapping[str, float]]]) -> dict[
         if "ancestor" in of_size:
             ours, theirs = of_size["shepherd"], of_size["ancestor"]
             ratios[f"{copies} copies: ancestor/shepherd seconds"] = round(theirs["seconds"] / ours["seconds"], 2)
+            ratios[f"{copies} copies: ancestor/shepherd CPU"] = round(theirs["cpu_s"] / ours["cpu_s"], 2)
             ratios[f"{copies} copies: shepherd/ancestor memory"] = round(ours["hwm_mb"] / theirs["hwm_mb"], 3)
     smallest, largest = min(figures), max(figures)
     if smallest != largest:
         small, large = figures[smallest]["shepherd"], figures[largest]["shepherd"]
         ratios[f"{largest}/{smallest} copies: seconds"] = round(large["seconds"] / small["seconds"], 2)
+        ratios[f"{largest}/{smallest} copies: CPU"] = round(large["cpu_s"] / small["cpu_s"], 2)
         ratios[f"{largest}/{smallest} copies: memory"] = round(large["hwm_mb"] / small["hwm_mb"], 3)
     return ratios
 

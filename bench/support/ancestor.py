@@ -69,7 +69,11 @@ def main() -> int:
         rows.append(len(frame))
         del frame
     took = time.monotonic() - began
-    print(json.dumps({"seconds": took, "rows": rows, "hwm_mb": _hwm_mb(), "result": str(path)}))
+    print(
+        json.dumps(
+            {"seconds": took, "rows": rows, "cpu_s": time.process_time(), "hwm_mb": _hwm_mb(), "result": str(path)}
+        )
+    )
     return 0
 
 

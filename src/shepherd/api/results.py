@@ -17,7 +17,6 @@ from shepherd.api.forms import FORMS, Pieces, plain, table_of
 from shepherd.api.schemas import ColumnOut, ErrorOut, RowsOut
 from shepherd.errors import Fault, InvalidInputError, ProtocolError, StoreUnavailableError
 from shepherd.pipelines import queries
-from shepherd.pipelines.results import TaskResult, one_result
 from shepherd.store import open_store
 from shepherd.wire import strict_json
 from shepherd.wire.value import ClaimCheck, Inline
@@ -107,7 +106,7 @@ def rows(
         )
 
 
-def card_of(result: TaskResult) -> dict[str, Any]:
+def card_of(result: queries.TaskResult) -> dict[str, Any]:
     """Return the card that the worker left, or what can be said without one."""
     if result.card is not None:
         return result.card
@@ -120,8 +119,8 @@ def card_of(result: TaskResult) -> dict[str, Any]:
     return {"kind": "json", **shape(value.value), "size": size, "media_type": "application/json"}
 
 
-def _result(run_id: str, task: str) -> TaskResult:
-    return one_result(queries.find_number(run_id), task)
+def _result(run_id: str, task: str) -> queries.TaskResult:
+    return queries.one_result(queries.find_number(run_id), task)
 
 
 def _fetcher(folder: Path) -> Callable[[ClaimCheck], Path]:
@@ -134,7 +133,7 @@ def _fetcher(folder: Path) -> Callable[[ClaimCheck], Path]:
     return fetch
 
 
-def _inline(result: TaskResult) -> HttpResponse:
+def _inline(result: queries.TaskResult) -> HttpResponse:
     assert isinstance(result.value, Inline)
     value = result.value.value
     if isinstance(value, str):
@@ -142,7 +141,7 @@ def _inline(result: TaskResult) -> HttpResponse:
     return _as_file(HttpResponse(strict_json.dumps(value), content_type="application/json"), result, ".json")
 
 
-def _as_file(response: _Response, result: TaskResult, suffix: str) -> _Response:
+def _as_file(response: _Response, result: queries.TaskResult, suffix: str) -> _Response:
     """Have a browser save it: what a task returned is never a page of this server's."""
     name = f"run-{result.task.run_id}-{result.task.name}{suffix}"
     response["Content-Disposition"] = f'attachment; filename="{quote(name)}"'

@@ -17,6 +17,7 @@ from shepherd.pipelines.models import Attempt, LogLine, Pause, Run, StatusChange
 from shepherd.pipelines.outline import Outline, OutlinePage, TaskOutline, outlines
 from shepherd.pipelines.policies import project_policies
 from shepherd.pipelines.projects import Project, known_projects
+from shepherd.pipelines.results import TaskResult, one_result
 from shepherd.pipelines.waiting import waiting_reasons
 
 __all__ = [
@@ -32,12 +33,14 @@ __all__ = [
     "RunPage",
     "RunSummary",
     "TaskOutline",
+    "TaskResult",
     "catalogue",
     "find_number",
     "list_runs",
     "log_page",
     "log_tail",
     "one_project",
+    "one_result",
     "one_run",
     "outlines",
     "pause_of",

@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from shepherd.errors import ConflictError, NotFoundError
-from shepherd.pipelines.results import TaskResult, one_result
+from shepherd.pipelines import queries
 from shepherd.ui.access import logged_in
 
 _FORMS = (("CSV", "csv"), ("JSON", "json"), ("Parquet", "parquet"), ("Excel", "xlsx"))
@@ -70,11 +70,11 @@ class ShownCard:
 @logged_in
 def task_card(request: HttpRequest, number: int, task: str) -> HttpResponse:
     try:
-        result = one_result(number, task)
+        result = queries.one_result(number, task)
     except (NotFoundError, ConflictError, OverflowError) as error:
         raise Http404 from error
     return render(request, "ui/_card.html", {"shown": _shown(result, number), "task": result.task})
 
 
-def _shown(result: TaskResult, number: int) -> ShownCard:
+def _shown(result: queries.TaskResult, number: int) -> ShownCard:
     return ShownCard(card=result.card or {}, address=reverse("api:data", args=[number, result.task.id]))
