@@ -171,7 +171,8 @@ class FaultSystem(SubmittedRuns):
     def queued(self) -> dict[str, int]:
         """Return how many messages lie in each queue that must be empty at rest, ready or unacked; none that are."""
         lines = self.broker.ctl("list_queues", "name", "messages", "--no-table-headers").splitlines()
-        counts = {name: int(count) for name, count in (line.split("\t") for line in lines)}
+        # A node of a cluster that is away doesn't say: that isn't empty.
+        counts = {name: int(count or -1) for name, count in (line.split("\t") for line in lines)}
         return {name: count for name, count in counts.items() if count and name.startswith((REPLIES, "shepherd.task."))}
 
     def findings(self) -> Findings:
