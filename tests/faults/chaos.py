@@ -80,7 +80,8 @@ class Storm:
     def strike(self, kill: Kill) -> None:
         self.live.append(self._feed())
         self.kills[kill.kind] += 1
-        _say(f"{sum(self.kills.values()):>4}  {kill.kind} ({self.live[-1]} runs unfinished)")
+        # With the time as findings give it.
+        _say(f"{sum(self.kills.values()):>4}  {kill.kind} ({self.live[-1]} runs unfinished) at {time.time():.0f}")
         getattr(self, f"_kill_{kill.kind.replace('-', '_')}")(kill)
         _let_pass(kill.pause_s)
 
