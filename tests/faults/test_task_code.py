@@ -8,8 +8,10 @@ import psutil
 import pytest
 
 from tests.support.faults.system import FaultSystem
+from tests.support.faults.thoroughness import is_full
 from tests.support.waiting import wait_until
 
+_MEBIBYTES = 1024 if is_full() else 64
 _WAYS = (
     "abort",
     "segfault",
@@ -32,8 +34,13 @@ def test_whatever_ends_a_childs_process_is_a_failure_with_a_reason(faulty: Fault
         assert task["error"]["message"], way
         assert len(task["attempts"]) == 1
 
+    # Whoever signals the whole group, as a terminal does, leaves the end to the supervisor: the task goes on.
+    interrupted = faulty.post(("break_down", {"how": "SIGINT to itself"}))
+    faulty.injected.note("SIGINT to itself", may_repeat=False)
+    faulty.wait_status(interrupted, "succeeded")
+
     after = [faulty.post(("step", {"n": n})) for n in range(4)]
-    faulty.conclude("3", "abort, segfault, out of memory, exits, BaseException in a task")
+    faulty.conclude("3", "abort, segfault, out of memory, exits, BaseException, SIGINT in a task")
     assert {faulty.run(run)["status"] for run in after} == {"succeeded"}
     assert [faulty.system.pid(name) for name in ("worker-1", "worker-2")] == workers
     assert faulty.system.is_running("worker-1")
@@ -61,17 +68,17 @@ def test_a_task_that_will_not_end_is_killed_with_all_that_it_started(
 
 
 def test_output_without_end_is_capped_and_says_so(faulty: FaultSystem) -> None:
-    memory = _memory(faulty)
+    memory, what = _memory(faulty), f"{_MEBIBYTES} MiB of binary output, closed descriptors"
 
-    run = faulty.post(("pour_out", {"mebibytes": 64, "closes": True, "n": 1}))
-    faulty.injected.note("64 MiB of binary output, closed descriptors", may_repeat=False)
+    run = faulty.post(("pour_out", {"mebibytes": _MEBIBYTES, "closes": True, "n": 1}))
+    faulty.injected.note(what, may_repeat=False)
 
-    assert faulty.wait_status(run, "succeeded", timeout_s=120)
+    assert faulty.wait_status(run, "succeeded", timeout_s=600)
     lines = faulty.system.get(f"/runs/{run['id']}/logs", limit=5000)["lines"]
     assert lines
     wait_until(lambda: "the log ends here" in _last_line(faulty, run["id"]), timeout_s=20, what="the log's last line")
     assert _memory(faulty) - memory < 64 * 2**20
-    faulty.conclude("28", "64 MiB of binary output, closed descriptors")
+    faulty.conclude("28", what)
 
 
 def _read(file: Path) -> Callable[[], list[int]]:

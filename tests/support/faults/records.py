@@ -3,9 +3,12 @@
 import json
 import sqlite3
 import uuid
+from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import psycopg
@@ -23,7 +26,7 @@ _TABLES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Records:
     """All rows of the tables that tell what became of runs, each by its number."""
 
@@ -35,12 +38,25 @@ class Records:
 
     def tasks_of(self, run_number: int) -> list[Row]:
         """Return a run's tasks in order."""
-        found = [task for task in self.tasks.values() if task["run_id"] == run_number]
-        return sorted(found, key=lambda task: int(task["position"]))
+        return self._tasks_by_run.get(run_number, [])
 
     def attempts_of(self, task_number: int) -> list[Row]:
-        found = [attempt for attempt in self.attempts.values() if attempt["task_id"] == task_number]
-        return sorted(found, key=lambda attempt: int(attempt["attempt_no"]))
+        return self._attempts_by_task.get(task_number, [])
+
+    @cached_property
+    def _tasks_by_run(self) -> dict[int, list[Row]]:
+        return _grouped(self.tasks.values(), by="run_id", order="position")
+
+    @cached_property
+    def _attempts_by_task(self) -> dict[int, list[Row]]:
+        return _grouped(self.attempts.values(), by="task_id", order="attempt_no")
+
+
+def _grouped(rows: Iterable[Row], *, by: str, order: str) -> dict[int, list[Row]]:
+    found: dict[int, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: int(row[order])):
+        found[row[by]].append(row)
+    return found
 
 
 def read_records(url: str) -> Records:
