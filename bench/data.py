@@ -42,6 +42,7 @@ from shepherd.site.local import flights
 from tests.support.ports import free_port
 
 _SMALL: Final = 10
+_LOOK_S: Final = 0.1
 _ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
 _TASKS: Final = [
     {"name": "skip_column", "context": {"columns": ["tailnum", "time_hour"]}},
@@ -130,6 +131,8 @@ class Shepherd:
         memory: dict[str, float] = {}
 
         def look() -> bool:
+            # Each look is work for the web process, and this is no race of milliseconds.
+            time.sleep(_LOOK_S)
             ended.update(self._client.get(address).json())
             return ended["status"] in _ENDED
 
