@@ -14,6 +14,7 @@ from polars.testing.parametric import dataframes
 from shepherd.site.local.broker_node import BrokerNode
 from shepherd.wire.value import Inline, Value
 from tests.support.s3 import BUCKET
+from tests.support.waiting import wait_until
 from tests.support.workers import Conversation
 
 MAKING = """
@@ -206,6 +207,9 @@ def talk(
         for name, source in (("making", MAKING), ("taking", TAKING)):
             (folder / name).mkdir()
             conversation.start(source, "--slots", "1", file_name=f"{name}/{name}_worker.py")
+        begun = [conversation.publish(name, {"value": 1}) for name in ("repeat", "repeat_back")]
+        # Each imports three libraries of frames first, which takes a machine that is busy long.
+        wait_until(lambda: all(map(conversation.replies, begun)), timeout_s=180, what="both workers")
         yield conversation
 
 
