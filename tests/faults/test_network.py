@@ -12,6 +12,8 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
 _LIVE = 8
+#: Of AMQP, as worker and Task Publisher ask for it.
+_HEARTBEAT_S = 10.0
 
 
 def _flap(proxy: Proxy, pass_by: Callable[[float], None]) -> None:
@@ -42,8 +44,8 @@ def _half_open(proxy: Proxy, pass_by: Callable[[float], None]) -> None:
 
 
 def _slow(proxy: Proxy, pass_by: Callable[[float], None]) -> None:
-    proxy.slow_down(delay_s=0.5, bytes_per_s=10_000)
-    pass_by(8.0)
+    proxy.slow_down(delay_s=2.0 if is_full() else 0.5, bytes_per_s=10_000)
+    pass_by(30.0 if is_full() else 8.0)
     proxy.slow_down()
 
 
@@ -76,6 +78,29 @@ def test_a_bad_network_only_delays(faulty: FaultSystem, name: str, how: str) -> 
     assert len(faulty.records().dead) == dead
     # A link that is out for longer than a lease may cost a lease, as one that is out for good does.
     assert how == "half open" or faulty.lost_attempts() == lost
+
+
+@pytest.mark.skipif(not is_full(), reason="takes as long as three heartbeats of AMQP: make chaos tries it")
+@pytest.mark.parametrize("name", ["worker-1", "task-publisher"])
+def test_a_half_open_connection_is_noticed_within_3_heartbeats(faulty: FaultSystem, name: str) -> None:
+    with faulty.behind_proxy(name) as proxy:
+        faulty.wait_serving("worker-1", "worker-2")
+        # Both are connected when this has ended; the catalogue alone would say so of what was started anew.
+        faulty.wait_status(faulty.post("step"), "succeeded")
+        before = faulty.system.log(name).count("broker.lost")
+        with faulty.injected.lasting(f"{name} half open"):
+            proxy.stall()
+            began = monotonic()
+            wait_until(
+                lambda: faulty.system.log(name).count("broker.lost") > before,
+                timeout_s=3 * _HEARTBEAT_S,
+                what="a half-open connection noticed",
+            )
+            noticed_s = monotonic() - began
+            proxy.resume()
+        faulty.wait_status(faulty.post("step"), "succeeded")
+
+    faulty.conclude("14", f"network of {name.removesuffix('-1')} half open", more=f"noticed after {noticed_s:.0f} s")
 
 
 def _go_on_submitting(faulty: FaultSystem, runs: list[dict[str, Any]], seconds: float) -> None:
