@@ -39,7 +39,7 @@ def faulty(shared_system: FaultSystem) -> FaultSystem:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    # What has begun is ended. What hasn't is named at the end, and is no failure: the time was somebody's choice.
+    # What has begun is ended. What hasn't is counted at the end, and is no failure: the time was somebody's choice.
     if is_over():
         pytest.skip("the MINUTES are over")
 
