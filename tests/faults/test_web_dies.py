@@ -57,7 +57,7 @@ class Burst:
                 call.result()
 
     def wait_answered(self, count: int) -> None:
-        wait_until(lambda: len(self.answered) >= count, timeout_s=60, what=f"{count} answers")
+        wait_until(lambda: len(self.answered) >= count, timeout_s=180, what=f"{count} answers")
 
     def _submit(self, caller: int, over: threading.Event) -> None:
         api = self.ours.system.api
