@@ -70,6 +70,10 @@ class Desk:
         """Return the Parquet file that was made of a claim's bytes, if one was."""
         return self._tables.get(claim.uri)
 
+    def tables(self) -> frozenset[Path]:
+        """Return all Parquet files from which this attempt's frames are read."""
+        return frozenset(self._tables.values())
+
     def read(self, claim: ClaimCheck) -> bytes:
         path = self._local.get(claim.uri)
         return self._store.read(claim) if path is None else path.read_bytes()

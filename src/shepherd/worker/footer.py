@@ -12,11 +12,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from shepherd.worker.thrift import read_struct
+
 _MAGIC: Final = b"PAR1"
 #: Of a footer; from a larger one only rows and columns are read: 100,000 column chunks would take seconds.
 _MOST_FOR_STATISTICS: Final = 2 * 1024 * 1024
 _MOST_BYTES: Final = 256 * 1024 * 1024
-_DEEPEST: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +45,18 @@ class Footer:
 def read_footer(path: Path) -> Footer | None:
     """Return what a Parquet file says of itself; None where it is none, or says it in a way that isn't understood."""
     try:
-        raw, size = _raw_footer(path)
-        compact = _Compact(raw)
-        metadata = compact.structure(until=4 if size > _MOST_FOR_STATISTICS else None)
-        return _footer(metadata)
+        raw = raw_footer(path)
+        return _footer(read_struct(raw, until=4 if len(raw) > _MOST_FOR_STATISTICS else None))
     except (OSError, IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error, OverflowError):
         return None
 
 
-def _raw_footer(path: Path) -> tuple[bytes, int]:
+def raw_footer(path: Path) -> bytes:
+    """Return a Parquet file's FileMetaData as it stands there.
+
+    Raises:
+        ValueError: It is no Parquet file, as does OSError.
+    """
     with path.open("rb") as file:
         file.seek(-8, 2)
         tail = file.read(8)
@@ -60,82 +64,7 @@ def _raw_footer(path: Path) -> tuple[bytes, int]:
         if tail[4:] != _MAGIC or size > _MOST_BYTES:
             raise ValueError("no Parquet file")
         file.seek(-8 - size, 2)
-        return file.read(size), size
-
-
-class _Compact:
-    """Thrift's compact protocol, as far as a footer uses it: structures become dictionaries by field number."""
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self._at = 0
-        self._depth = 0
-
-    def structure(self, *, until: int | None = None) -> dict[int, Any]:
-        """Read one structure, up to before the field `until`."""
-        self._depth += 1
-        if self._depth > _DEEPEST:
-            raise ValueError("nested too deep")
-        fields: dict[int, Any] = {}
-        number = 0
-        while kind := (head := self._byte()) & 0x0F:
-            number = number + (head >> 4) if head >> 4 else self._integer()
-            if number == until:
-                break
-            # In a structure, a boolean is told by its type alone.
-            fields[number] = kind == 1 if kind in {1, 2} else self._value(kind)
-        self._depth -= 1
-        return fields
-
-    def _value(self, kind: int) -> Any:
-        match kind:
-            case 1 | 2 | 3:
-                return self._byte()
-            case 4 | 5 | 6:
-                return self._integer()
-            case 7:
-                return struct.unpack("<d", self._bytes(8))[0]
-            case 8:
-                return self._bytes(self._varint())
-            case 9 | 10:
-                return self._list()
-            case 12:
-                return self.structure()
-        raise ValueError(f"type {kind}")
-
-    def _list(self) -> list[Any]:
-        head = self._byte()
-        count = head >> 4
-        if count == 15:
-            count = self._varint()
-        if count > len(self._raw):
-            raise ValueError("a list longer than the footer")
-        return [self._value(head & 0x0F) for _ in range(count)]
-
-    def _integer(self) -> int:
-        zigzag = self._varint()
-        return (zigzag >> 1) ^ -(zigzag & 1)
-
-    def _varint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-
-    def _byte(self) -> int:
-        byte = self._raw[self._at]
-        self._at += 1
-        return byte
-
-    def _bytes(self, count: int) -> bytes:
-        found = self._raw[self._at : self._at + count]
-        if len(found) != count:
-            raise IndexError
-        self._at += count
-        return found
+        return file.read(size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

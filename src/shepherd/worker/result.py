@@ -14,6 +14,7 @@ from shepherd.wire.value import INLINE_LIMIT, NOTHING, Inline, Value
 from shepherd.worker import folders, tables
 from shepherd.worker.desk import Desk
 from shepherd.worker.media import BYTES, FOLDER, JSON, PARQUET, TEXT, media_type_of
+from shepherd.worker.untouched import write_with_untouched
 
 _RULE: Final = (
     "a task returns None, JSON, str, bytes, pathlib.Path, a data frame of polars, pandas or pyarrow, "
@@ -57,7 +58,8 @@ def _node(returned: Any, desk: Desk, *, name: str, depth: int = 0) -> Node:
 
 def _table(returned: Any, desk: Desk, *, writer: tables.Writer, name: str) -> Value:
     path = desk.path("result.parquet")
-    writer(returned, path)
+    if writer is not tables.write_lazy or not write_with_untouched(returned, path, inputs=desk.tables()):
+        writer(returned, path)
     claim = desk.put(path, name=f"{name}.parquet", media_type=PARQUET)
     desk.discard(path)
     return claim

@@ -15,6 +15,8 @@ from shepherd.worker.media import CSV, JSON, PARQUET
 #: 310 MB of flights). Statistics are on in all three libraries.
 _COMPRESSION: Final = "zstd"
 _LEVEL: Final = 1
+#: Rows that are encoded at once, and so held; the same in all files, so that columns can go from one into another.
+_GROUP_ROWS: Final = 128 * 1024
 #: How pandas calls an index without a name in Parquet.
 _UNNAMED_INDEX: Final = re.compile(r"__index_level_\d+__")
 
@@ -93,18 +95,24 @@ def arrow_stream_of_records(value: Any) -> Any:
     return arrow_of_records(value).to_reader()
 
 
-def write_lazy(frame: Any, path: Path) -> None:
+def write_lazy(frame: Any, path: Path, *, group_rows: int = _GROUP_ROWS) -> None:
     """Compute a lazy frame straight into the file, without holding all of it; the order of rows stays."""
     pl = importlib.import_module("polars")
     try:
-        frame.sink_parquet(path, compression=_COMPRESSION, compression_level=_LEVEL, maintain_order=True)
+        frame.sink_parquet(
+            path,
+            compression=_COMPRESSION,
+            compression_level=_LEVEL,
+            row_group_size=group_rows,
+            maintain_order=True,
+        )
     except pl.exceptions.InvalidOperationError:
         # Some plans can't be streamed by some versions; if it is the task's own fault, the same error comes again.
-        write_polars(frame.collect(), path)
+        write_polars(frame.collect(), path, group_rows=group_rows)
 
 
-def write_polars(frame: Any, path: Path) -> None:
-    frame.write_parquet(path, compression=_COMPRESSION, compression_level=_LEVEL)
+def write_polars(frame: Any, path: Path, *, group_rows: int = _GROUP_ROWS) -> None:
+    frame.write_parquet(path, compression=_COMPRESSION, compression_level=_LEVEL, row_group_size=group_rows)
 
 
 def write_pandas(frame: Any, path: Path) -> None:
