@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -63,6 +64,50 @@ def test_a_file_is_fetched_as_a_file(store: Store, tmp_path: Path) -> None:
 
     assert fetched.read_bytes() == source.read_bytes()
     assert fetched.suffix == ".csv"
+
+
+def test_a_file_that_was_given_up_may_be_removed(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "result.bin"
+    source.write_bytes(b"x" * _MIB)
+    content = source.read_bytes()
+
+    claim = store.put(source, key="runs/1/result.bin", media_type="text/plain", is_given_up=True)
+    source.unlink()
+
+    assert store.fetch(claim, into=tmp_path).read_bytes() == content
+    assert claim.sha256 == hashlib.sha256(content).hexdigest()
+    assert _keys(store) == {"runs/1/result.bin"}
+
+
+def test_a_file_that_was_not_given_up_may_be_changed(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "mine.bin"
+    source.write_bytes(b"first")
+
+    claim = store.put(source, key="mine.bin", media_type="text/plain")
+    source.write_bytes(b"second")
+
+    assert store.read(claim) == b"first"
+
+
+def test_a_folder_keeps_a_file_that_was_given_up_without_a_copy(tmp_path: Path) -> None:
+    store = open_store((tmp_path / "a store").as_uri())
+    source = tmp_path / "result.bin"
+    source.write_bytes(b"x" * _MIB)
+
+    kept = store.fetch(store.put(source, key="k", media_type="text/plain", is_given_up=True), into=tmp_path)
+
+    assert kept.samefile(source)
+
+
+def test_a_file_on_another_file_system_is_copied(tmp_path: Path) -> None:
+    store = open_store((tmp_path / "a store").as_uri())
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as source:  # noqa: S108  # no other file system is always there
+        source.write(b"elsewhere")
+        source.flush()
+
+        claim = store.put(Path(source.name), key="k", media_type="text/plain", is_given_up=True)
+
+    assert store.read(claim) == b"elsewhere"
 
 
 def test_nothing_at_all_is_an_object_too(store: Store, tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ class Fetcher:
             draft.finish()
             name = segment(found.name or "data")
             media_type = found.media_type or media_type_of(name) or BYTES
-            return self._store.put(draft.path, key=f"runs/{run_id}/data_url/{name}", media_type=media_type)
+            key = f"runs/{run_id}/data_url/{name}"
+            return self._store.put(draft.path, key=key, media_type=media_type, is_given_up=True)
 
     def _copied(self, url: str, draft: Draft) -> Fetched:
         match urlsplit(url).scheme:

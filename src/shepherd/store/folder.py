@@ -40,22 +40,18 @@ class FolderStore:
     def url(self) -> str:
         return self._url
 
-    def put(self, source: Path | bytes, *, key: str, media_type: str) -> ClaimCheck:
+    def put(self, source: Path | bytes, *, key: str, media_type: str, is_given_up: bool = False) -> ClaimCheck:
         target = self._root / checked(key)
-        digest = Digest()
-        with _as_unavailable(f"can't write {target}"), _replacing(target) as file:
-            for chunk in chunks(source, size=_CHUNK):
-                digest.update(chunk)
-                _write(file, chunk)
+        with _as_unavailable(f"can't write {target}"):
+            digest = _linked(source, target) if is_given_up and isinstance(source, Path) else None
+            digest = digest or _copied(source, target)
         return digest.claim(f"{self._url}/{key}", media_type=media_type)
 
     def fetch(self, claim: ClaimCheck, *, into: Path) -> Path:  # noqa: ARG002  # the store's own file needs no copy
         path = self._root / claimed(claim, url=self._url)
         with _as_unavailable(f"can't read {path}"):
             compare_size(claim, path.stat().st_size)
-            digest = Digest()
-            for chunk in chunks(path, size=_CHUNK):
-                digest.update(chunk)
+            digest = _digest_of(path)
         digest.compare(claim)
         return path
 
@@ -111,6 +107,48 @@ def _unless_gone(error: OSError) -> None:
         raise error
 
 
+def _linked(source: Path, target: Path) -> Digest | None:
+    """Give the file itself a second name in the store; None where that can't be done."""
+    draft = target.parent / _draft_name()
+    try:
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, draft)
+    except OSError:
+        # It lies on another file system, mostly. Whatever else it is, copying says it.
+        return None
+    try:
+        digest = _digest_of(draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+    _sync_folder(target.parent)
+    return digest
+
+
+def _copied(source: Path | bytes, target: Path) -> Digest:
+    digest = Digest()
+    with _replacing(target) as file:
+        for chunk in chunks(source, size=_CHUNK):
+            digest.update(chunk)
+            _write(file, chunk)
+    return digest
+
+
+def _digest_of(path: Path) -> Digest:
+    digest = Digest()
+    for chunk in chunks(path, size=_CHUNK):
+        digest.update(chunk)
+    return digest
+
+
+def _draft_name() -> str:
+    return f".{secrets.token_hex(8)}{_DRAFT}"
+
+
 @contextmanager
 def _replacing(target: Path) -> Iterator[IO[bytes]]:
     with _draft(target.parent) as (draft, file):
@@ -122,7 +160,7 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _draft(folder: Path) -> Iterator[tuple[Path, IO[bytes]]]:
-    draft = folder / f".{secrets.token_hex(8)}{_DRAFT}"
+    draft = folder / _draft_name()
     try:
         with _created(draft) as file:
             yield draft, file

@@ -25,7 +25,14 @@ class MemoryStore:
     def url(self) -> str:
         return self._url
 
-    def put(self, source: Path | bytes, *, key: str, media_type: str) -> ClaimCheck:
+    def put(
+        self,
+        source: Path | bytes,
+        *,
+        key: str,
+        media_type: str,
+        is_given_up: bool = False,  # noqa: ARG002  # it has to be copied anyway
+    ) -> ClaimCheck:
         checked(key)
         content = source if isinstance(source, bytes) else _content(source)
         with self._lock:

@@ -27,11 +27,13 @@ class Store(Protocol):
     def url(self) -> str:
         """Name the store, as in `file:///srv/shepherd/store` or `s3://bucket/prefix`."""
 
-    def put(self, source: Path | bytes, *, key: str, media_type: str) -> ClaimCheck:
+    def put(self, source: Path | bytes, *, key: str, media_type: str, is_given_up: bool = False) -> ClaimCheck:
         """Keep a file or some bytes under `key`, and return the claim check.
 
         Nobody sees the object before it is whole; a second `put` of the same key replaces it whole. `key` is made of
         segments of letters, digits, `-`, `_` and `.`, joined by `/`. Files pass through in pieces, whatever their size.
+        With `is_given_up` nobody writes to the file any more, who only may read or remove it: the store may keep this very
+        file instead of a copy.
 
         Raises:
             StoreUnavailableError: No room, no right or no answer; nothing became visible. Try again later.

@@ -76,7 +76,14 @@ class S3Store:
     def url(self) -> str:
         return self._url
 
-    def put(self, source: Path | bytes, *, key: str, media_type: str) -> ClaimCheck:
+    def put(
+        self,
+        source: Path | bytes,
+        *,
+        key: str,
+        media_type: str,
+        is_given_up: bool = False,  # noqa: ARG002  # it has to be copied anyway
+    ) -> ClaimCheck:
         checked(key)
         import obstore
 

@@ -82,9 +82,10 @@ class Desk:
         """Have this file stand for a claim's bytes, for as long as the attempt lasts."""
         self._local[claim.uri] = path
 
-    def put(self, source: Path | bytes, *, name: str, media_type: str) -> ClaimCheck:
-        """Leave a file or some bytes in the store, under a key that ends like `name`. Raises as `Store.put` does."""
-        claim = self._store.put(source, key=f"{self._prefix}/{self._unused(name)}", media_type=media_type)
+    def put(self, source: Path | bytes, *, name: str, media_type: str, is_given_up: bool = False) -> ClaimCheck:
+        """Leave a file or some bytes in the store, under a key that ends like `name`; see `Store.put`."""
+        key = f"{self._prefix}/{self._unused(name)}"
+        claim = self._store.put(source, key=key, media_type=media_type, is_given_up=is_given_up)
         if isinstance(source, Path):
             self._local[claim.uri] = source
         else:

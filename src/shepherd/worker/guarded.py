@@ -37,11 +37,11 @@ class GuardedStore:
     def url(self) -> str:
         return self._store.url
 
-    def put(self, source: Path | bytes, *, key: str, media_type: str) -> ClaimCheck:
+    def put(self, source: Path | bytes, *, key: str, media_type: str, is_given_up: bool = False) -> ClaimCheck:
         """Do as the store does, or raise TaskFailedError `secret_in_result`."""
         if self._is_needed() and (name := find_secret(source, key, self._mask)):
             raise secret_in_result(name)
-        return self._store.put(source, key=key, media_type=media_type)
+        return self._store.put(source, key=key, media_type=media_type, is_given_up=is_given_up)
 
     def fetch(self, claim: ClaimCheck, *, into: Path) -> Path:
         return self._store.fetch(claim, into=into)

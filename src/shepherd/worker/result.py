@@ -60,7 +60,7 @@ def _table(returned: Any, desk: Desk, *, writer: tables.Writer, name: str) -> Va
     path = desk.path("result.parquet")
     if writer is not tables.write_lazy or not write_with_untouched(returned, path, inputs=desk.tables()):
         writer(returned, path)
-    claim = desk.put(path, name=f"{name}.parquet", media_type=PARQUET)
+    claim = desk.put(path, name=f"{name}.parquet", media_type=PARQUET, is_given_up=True)
     desk.discard(path)
     return claim
 
@@ -76,7 +76,8 @@ def _file(path: Path, desk: Desk) -> Value:
     if path.is_dir():
         tar = desk.path("folder.tar")
         folders.pack(path, tar)
-        claim = desk.put(tar, name=f"{path.resolve().name or 'folder'}.tar", media_type=FOLDER)
+        name = f"{path.resolve().name or 'folder'}.tar"
+        claim = desk.put(tar, name=name, media_type=FOLDER, is_given_up=True)
         desk.discard(tar)
         return claim
     if not path.is_file():
