@@ -101,7 +101,7 @@ def test_a_folder_keeps_a_file_that_was_given_up_without_a_copy(tmp_path: Path) 
 
 def test_a_file_on_another_file_system_is_copied(tmp_path: Path) -> None:
     store = open_store((tmp_path / "a store").as_uri())
-    with tempfile.NamedTemporaryFile(dir="/dev/shm") as source:  # noqa: S108  # no other file system is always there
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as source:  # No other file system is always there.
         source.write(b"elsewhere")
         source.flush()
 

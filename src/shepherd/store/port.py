@@ -32,8 +32,8 @@ class Store(Protocol):
 
         Nobody sees the object before it is whole; a second `put` of the same key replaces it whole. `key` is made of
         segments of letters, digits, `-`, `_` and `.`, joined by `/`. Files pass through in pieces, whatever their size.
-        With `is_given_up` nobody writes to the file any more, who only may read or remove it: the store may keep this very
-        file instead of a copy.
+        With `is_given_up` nobody writes to the file any more, though it may be read and removed: the store may keep it
+        instead of a copy.
 
         Raises:
             StoreUnavailableError: No room, no right or no answer; nothing became visible. Try again later.
