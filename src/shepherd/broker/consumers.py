@@ -35,7 +35,12 @@ class Lane(Protocol):
         """Return when the broker has confirmed that nothing more will come."""
 
     def ack(self, tags: Sequence[int]) -> None: ...
-    def requeue(self, tags: Sequence[int]) -> None: ...
+    def requeue(self, tags: Sequence[int]) -> None:
+        """Give back what nobody has looked at."""
+
+    def reject(self, tags: Sequence[int]) -> None:
+        """Give back what was taken: the broker counts it, so that nothing is given out for ever."""
+
     async def close(self) -> None: ...
 
 
@@ -81,22 +86,25 @@ class Received:
         return self.read_headers(self.properties)
 
 
-def settle(deliveries: Sequence[Delivery], *, is_done: bool) -> None:
+def settle(deliveries: Sequence[Delivery], tell: "Callable[[Lane, Sequence[int]], None]") -> None:
     # Settling twice is harmless here, while RabbitMQ closes a channel for an unknown tag.
     ours = [delivery for delivery in deliveries if isinstance(delivery, Received) and not delivery.is_settled]
     for lane, group in groupby(ours, key=lambda delivery: delivery.lane):
-        tell = lane.ack if is_done else lane.requeue
-        tell([delivery.tag for delivery in group])
+        tell(lane, [delivery.tag for delivery in group])
     for delivery in ours:
         delivery.is_settled = True
 
 
 def ack(deliveries: Sequence[Delivery]) -> None:
-    settle(deliveries, is_done=True)
+    settle(deliveries, lambda lane, tags: lane.ack(tags))
 
 
 def requeue(deliveries: Sequence[Delivery]) -> None:
-    settle(deliveries, is_done=False)
+    settle(deliveries, lambda lane, tags: lane.requeue(tags))
+
+
+def reject(deliveries: Sequence[Delivery]) -> None:
+    settle(deliveries, lambda lane, tags: lane.reject(tags))
 
 
 class Standing:
@@ -154,7 +162,7 @@ class StandingSubscription(Standing):
         self._tell(ack, deliveries)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        self._tell(requeue, deliveries)
+        self._tell(reject, deliveries)
 
 
 class QueueSubscription(StandingSubscription):

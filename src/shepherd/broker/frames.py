@@ -40,13 +40,14 @@ class Method(IntEnum):
     GET_OK = 71
     GET_EMPTY = 72
     ACK = 80
+    REJECT = 90
     NACK = 120
 
 
 #: Those that a content header and the body follow.
 WITH_CONTENT: Final = frozenset({Method.RETURN, Method.DELIVER, Method.GET_OK})
 _READ: Final[Mapping[int, Method]] = {
-    method.value: method for method in Method if method not in {Method.CONSUME, Method.GET}
+    method.value: method for method in Method if method not in {Method.CONSUME, Method.GET, Method.REJECT}
 }
 
 
@@ -186,7 +187,13 @@ def ack(channel: int, tag: int, *, is_multiple: bool) -> bytes:
 
 
 def requeue(channel: int, tag: int) -> bytes:
+    """Give back what nobody has looked at. From RabbitMQ 4.3 on this isn't counted toward the delivery limit."""
     return _method(channel, Method.NACK, _LONG.pack(tag) + b"\2")
+
+
+def reject(channel: int, tag: int) -> bytes:
+    """Give back what nothing came of. Every RabbitMQ counts this toward the delivery limit."""
+    return _method(channel, Method.REJECT, _LONG.pack(tag) + b"\1")
 
 
 def get(channel: int, queue: str) -> bytes:

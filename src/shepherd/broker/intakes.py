@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from shepherd.broker.consumers import Host, Lane, Link, Received, Standing, ack, first, requeue
+from shepherd.broker.consumers import Host, Lane, Link, Received, Standing, ack, first, reject, requeue
 from shepherd.broker.port import Delivery
 from shepherd.errors import BrokerUnavailableError
 
@@ -43,14 +43,14 @@ class StandingIntake(Standing):
         self._tell(self._ack, [delivery])
 
     def release(self, delivery: Delivery) -> None:
-        self._tell(self._requeue, [delivery])
+        self._tell(self._reject, [delivery])
 
     def _ack(self, deliveries: Sequence[Delivery]) -> None:
         ack(deliveries)
         self._settled()
 
-    def _requeue(self, deliveries: Sequence[Delivery]) -> None:
-        requeue(deliveries)
+    def _reject(self, deliveries: Sequence[Delivery]) -> None:
+        reject(deliveries)
         self._settled()
 
     def _settled(self) -> None:
@@ -250,7 +250,8 @@ class RotatingIntake(StandingIntake):
             for queue in present:
                 if not has_arrived.done() and self._is_wanted:
                     await lane.consume(queue, keep)
-            await first(lane.gone, has_arrived, self._unwanted, *missing, within_s=_IDLE_S)
+            if self._is_wanted:
+                await first(lane.gone, has_arrived, self._unwanted, *missing, within_s=_IDLE_S)
         finally:
             await lane.cancel_consumers()
             # Not earlier: a consumer that still stands would be given them again.

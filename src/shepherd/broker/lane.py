@@ -122,6 +122,11 @@ class Lane:
         for tag in tags:
             self._send(frames.requeue(self._wire.number, tag))
 
+    def reject(self, tags: Sequence[int]) -> None:
+        self._note(tags)
+        for tag in tags:
+            self._send(frames.reject(self._wire.number, tag))
+
     def _note(self, tags: Sequence[int]) -> None:
         self._settled.update(tags)
         while self._settled_to + 1 in self._settled:

@@ -121,7 +121,7 @@ class Subscription(Protocol):
         """Tell the broker that these are done with, without waiting for it; stale ones are passed over."""
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give these back to the queue, to be delivered again."""
+        """Give these back to the queue, to be delivered again, as often as its delivery limit says."""
 
     def close(self) -> None:
         """Stop consuming; what was not acked goes back to the queue."""
@@ -151,7 +151,9 @@ class Intake(Protocol):
         """
 
     def ack(self, delivery: Delivery) -> None: ...
-    def release(self, delivery: Delivery) -> None: ...
+    def release(self, delivery: Delivery) -> None:
+        """Give it back to its queue, to be delivered again, as often as the queue's delivery limit says."""
+
     def close(self) -> None:
         """Stop taking. A delivery in hand may still be acked until the broker is closed."""
 

@@ -66,6 +66,7 @@ def left_to_the_client(sieve: Sieve) -> bytes:
         (frames.ack(3, 9, is_multiple=False), commands.Basic.Ack(delivery_tag=9)),
         (frames.ack(3, 2**40, is_multiple=True), commands.Basic.Ack(delivery_tag=2**40, multiple=True)),
         (frames.requeue(3, 9), commands.Basic.Nack(delivery_tag=9, requeue=True)),
+        (frames.reject(3, 9), commands.Basic.Reject(delivery_tag=9, requeue=True)),
         (frames.get(3, "q"), commands.Basic.Get(queue="q")),
         (frames.consume(3, "q", consumer_tag="c"), commands.Basic.Consume(queue="q", consumer_tag="c")),
         (frames.cancel(3, "c"), commands.Basic.Cancel(consumer_tag="c")),
