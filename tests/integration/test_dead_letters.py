@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 import pytest
 
 from shepherd.broker.port import Message
-from shepherd.broker.topology import DEAD_EXCHANGE, REPLIES, task_queue
-from shepherd.pipelines import dead
+from shepherd.broker.topology import BEATS, DEAD_EXCHANGE, REPLIES, task_queue
+from shepherd.pipelines import catalogue, dead
 from shepherd.pipelines.dead import BODY_LIMIT
 from shepherd.pipelines.models import Attempt, DeadMessage, Task, WorkerSeen
+from shepherd.wire.manifest import Manifest
 from shepherd.wire.value import Inline
 from tests.support.engine import Engine, finished, manifest, statuses
 from tests.support.refusals import refuse
@@ -130,6 +131,22 @@ def test_a_manifest_that_the_database_refuses_keeps_no_other_worker_from_being_h
     engine.hear(manifest(worker="refused", free_slots=5), manifest(worker="heard", free_slots=5))
 
     assert WorkerSeen.objects.get(worker="heard").free_slots == 5
+
+
+def test_nothing_that_workers_say_stays_unsettled_after_what_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine()
+
+    def failing(manifest: Manifest, **_: object) -> None:
+        raise LookupError(manifest.worker)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(catalogue, "announce", failing)
+        with pytest.raises(LookupError):
+            engine.hear(manifest(worker="w", free_slots=1))
+    assert engine.broker.server.unacked(BEATS) == engine.broker.server.depth(BEATS) == 0
+    engine.hear(manifest(worker="w", free_slots=1))
+
+    assert WorkerSeen.objects.get().free_slots == 1
 
 
 def test_of_messages_that_nobody_can_use_the_newest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from django.db import InterfaceError, OperationalError
-
 from shepherd.broker.port import Delivery, Subscription
 from shepherd.broker.topology import is_task_queue
 from shepherd.errors import DatabaseUnavailableError, ProtocolError
 from shepherd.pipelines.dead import keep_dead_message
 from shepherd.pipelines.setbacks import DELIVERED_TOO_OFTEN
-from shepherd.publisher.relay import REFUSALS, Relay
+from shepherd.publisher.relay import REFUSALS, UNAVAILABLE, Relay
 from shepherd.wire.control import DeadLetter
 from shepherd.wire.envelope import TaskEnvelope, TaskError
 
@@ -51,7 +49,7 @@ def _take(delivery: Delivery, relay: Relay) -> None:
     try:
         if not _is_given_up(delivery, relay):
             _keep(delivery)
-    except (OperationalError, InterfaceError) as error:
+    except UNAVAILABLE as error:
         raise DatabaseUnavailableError(str(error)) from error
     except REFUSALS as error:
         logger.exception("dead_letter.refused", extra={"bytes": len(delivery.body)})
@@ -84,7 +82,7 @@ def _keep_place(delivery: Delivery, error: Exception) -> None:
     reason = f"the database refused it: {type(error).__name__}"
     try:
         keep_dead_message(source=delivery.queue, reason=reason, body=b"", now=datetime.now(UTC))
-    except (OperationalError, InterfaceError) as unavailable:
+    except UNAVAILABLE as unavailable:
         raise DatabaseUnavailableError(str(unavailable)) from unavailable
     except REFUSALS:
         logger.exception("dead_letter.dropped")

@@ -2,18 +2,17 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, TypeVar
-
-from django.db import InterfaceError, OperationalError
 
 from shepherd.broker.port import Delivery, Subscription
 from shepherd.errors import DatabaseUnavailableError, ProtocolError
 from shepherd.pipelines import catalogue, leases, logbook
 from shepherd.publisher.dispatch import Dispatch
-from shepherd.publisher.relay import REFUSALS, Relay
+from shepherd.publisher.relay import REFUSALS, UNAVAILABLE, Relay
 from shepherd.publisher.withdrawing import Withdrawing
 from shepherd.wire.beat import Beat, parse_beat
 from shepherd.wire.fields import parse_kind
@@ -61,12 +60,8 @@ def hear_beats(subscription: Subscription, dispatch: Dispatch, withdrawing: With
     # The latest word of each worker: a backlog is not worth a transaction each.
     manifests = {each.worker: each for each in said if isinstance(each, Manifest)}
     beats = {each.worker: each for each in said if isinstance(each, Beat)}
-    try:
+    with _settled(subscription, deliveries):
         in_vain = _store(manifests, beats)
-    except DatabaseUnavailableError:
-        subscription.release(deliveries)
-        raise
-    subscription.ack(deliveries)
     for worker, tokens in in_vain.items():
         withdrawing.tell(worker, tokens)
     # A worker takes nothing before it has the list.
@@ -96,12 +91,26 @@ def hear_logs(subscription: Subscription) -> None:
     """
     deliveries = subscription.take(at_most=AT_ONCE, wait_s=1.0)
     batch = [lines for delivery in deliveries if (lines := _read_lines(delivery)) is not None]
-    if batch:
-        try:
+    with _settled(subscription, deliveries):
+        if batch:
             _tried(lambda: logbook.append_log_lines(batch, now=datetime.now(UTC)))
-        except DatabaseUnavailableError:
-            subscription.release(deliveries)
-            raise
+
+
+@contextmanager
+def _settled(subscription: Subscription, deliveries: Sequence[Delivery]) -> Iterator[None]:
+    """Ack the deliveries in the end; give them back only where the database is away.
+
+    After what nobody foresaw they are worth less than what would wait behind them: what is never settled fills the
+    prefetch, and nothing more is heard.
+    """
+    try:
+        yield
+    except DatabaseUnavailableError:
+        subscription.release(deliveries)
+        raise
+    except BaseException:
+        subscription.ack(deliveries)
+        raise
     subscription.ack(deliveries)
 
 
@@ -109,7 +118,7 @@ def _tried(store: Callable[[], _T]) -> _T | None:
     """Store something, or log that the database refuses it: it always will, and must not keep the others waiting."""
     try:
         return store()
-    except (OperationalError, InterfaceError) as error:
+    except UNAVAILABLE as error:
         raise DatabaseUnavailableError(str(error)) from error
     except REFUSALS:
         logger.exception("message.refused")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, Protocol
 
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DataError, IntegrityError, InterfaceError, InternalError, OperationalError, ProgrammingError
 
 from shepherd.broker.port import Broker, Delivery, Message
 from shepherd.broker.topology import DEAD_EXCHANGE
@@ -28,7 +28,9 @@ _STARTS_AT_ONCE: Final = 200
 _CONFIRM_PATIENCE: Final = timedelta(seconds=5)
 
 #: How a database, or its driver, says that it won't take a value.
-REFUSALS: Final = (DatabaseError, OverflowError, ValueError)
+REFUSALS: Final = (DataError, IntegrityError, OverflowError, ValueError)
+#: How it says that it takes nothing now: it is away, lets nobody write, as after a failover, or has not been migrated.
+UNAVAILABLE: Final = (OperationalError, InterfaceError, InternalError, ProgrammingError)
 
 
 #: Publishes what is written down, now or soon.
@@ -176,7 +178,7 @@ class Relay:
             self._record([reply for _, reply in readable])
         except DatabaseUnavailableError:
             raise
-        except REFUSALS:
+        except Exception:  # whatever it is: one reply must not keep the others waiting
             logger.exception("replies.batch_refused", extra={"replies": len(readable)})
             self._record_one_by_one(readable)
         return list(deliveries)
@@ -186,18 +188,28 @@ class Relay:
             return
         try:
             moved = recording.record(replies, now=self._clock(), draw=self._draw)
-        except (OperationalError, InterfaceError) as error:
+        except UNAVAILABLE as error:
             raise DatabaseUnavailableError(str(error)) from error
         if moved.dropped:
             logger.warning("replies.dropped", extra={"replies": moved.dropped})
         self._go_on(moved)
 
     def _record_one_by_one(self, pairs: Sequence[tuple[Delivery, Reply]]) -> None:
+        unforeseen: Exception | None = None
         for delivery, reply in pairs:
             try:
                 self._record([reply])
+            except DatabaseUnavailableError:
+                raise
             except REFUSALS as error:
                 self._bury(delivery, f"the database refuses it: {error}")
+            except Exception as error:  # noqa: BLE001  # It comes once more, and then goes to where people look.
+                if not delivery.is_redelivered:
+                    unforeseen = error
+                else:
+                    self._bury(delivery, f"it can't be recorded: {error!r}")
+        if unforeseen is not None:
+            raise unforeseen
 
     def _read(self, delivery: Delivery) -> Reply | None:
         try:
