@@ -1,11 +1,19 @@
 """The relay over real databases and the shipped fake broker: what is published when, and what is recorded."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from django.db import connection
 
+from shepherd.broker.topology import REPLIES
+from shepherd.errors import DatabaseUnavailableError
+from shepherd.pipelines import recording
+from shepherd.pipelines.advance import Moved
 from shepherd.pipelines.models import Attempt, StatusChange, Task
-from shepherd.wire.envelope import Claimed, Started, TaskError
+from shepherd.publisher.hearing import hear_replies
+from shepherd.wire.envelope import Claimed, Reply, Started, TaskError
 from shepherd.wire.value import ClaimCheck, Inline
 from tests.support.engine import Engine, finished, statuses
 from tests.support.refusals import refuse
@@ -196,6 +204,72 @@ def test_a_reply_that_the_database_refuses_is_buried_alone() -> None:
 
     assert [statuses(first)[0], statuses(second)[0]] == ["running", "succeeded"]
     assert "refuses" in engine.dead()[0]["reason"]
+
+
+def test_a_reply_waits_for_a_database_that_takes_nothing_now() -> None:
+    engine = Engine()
+    run = engine.accept("scrape")
+    engine.relay.start()
+    engine.say_finished(engine.take("scrape").token)
+    deliveries = engine.replies.take(at_most=100, wait_s=1)
+
+    with connection.cursor() as cursor:
+        # As before a migration. What PostgreSQL says after a failover is of the same kind: not of this reply.
+        cursor.execute("ALTER TABLE pipelines_statuschange RENAME TO elsewhere")
+    with pytest.raises(DatabaseUnavailableError):
+        engine.relay.take_replies(deliveries)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE elsewhere RENAME TO pipelines_statuschange")
+    engine.relay.take_replies(deliveries)
+
+    assert statuses(run) == ["succeeded", "succeeded"]
+    assert engine.dead() == []
+
+
+def test_a_reply_over_which_recording_fails_unforeseen_comes_once_more_and_is_buried_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Engine()
+    runs = [engine.accept("scrape") for _ in range(3)]
+    engine.relay.start()
+    tokens = [engine.take("scrape").token for _ in runs]
+    for token in tokens:
+        engine.say_finished(token)
+    record = recording.record
+
+    def failing(replies: Sequence[Reply], **rest: Any) -> Moved:
+        if any(reply.token == tokens[1] for reply in replies):
+            raise LookupError("nobody thought of this")
+        return record(replies, **rest)
+
+    monkeypatch.setattr(recording, "record", failing)
+    with pytest.raises(LookupError):
+        hear_replies(engine.replies, engine.relay)
+    assert [statuses(run)[0] for run in runs] == ["succeeded", "running", "succeeded"]
+    hear_replies(engine.replies, engine.relay)
+
+    (letter,) = engine.dead()
+    assert letter["reason"] == "it can't be recorded: LookupError('nobody thought of this')"
+    assert engine.broker.server.unacked(REPLIES) == engine.broker.server.depth(REPLIES) == 0
+
+
+def test_what_no_broker_would_take_fails_its_task_and_keeps_no_other_waiting() -> None:
+    engine = Engine()
+    large = engine.accept("scrape", "upload", contexts={"upload": {"note": "x" * 1_000_000}})
+    small = engine.accept("scrape", "upload")
+    engine.relay.start()
+    engine.say_finished(engine.take("scrape").token, Inline("x" * 16_000_000))
+    engine.say_finished(engine.take("scrape").token)
+
+    engine.take_replies()
+
+    assert statuses(large) == ["failed", "succeeded", "failed"]
+    error = Task.objects.get(run=large, name="upload").error
+    assert error is not None
+    assert error["code"] == "too_large"
+    assert "at most 16777216 travel" in error["message"]
+    assert statuses(small) == ["running", "succeeded", "published"]
+    assert engine.take("upload").run_number == small.number
 
 
 def test_what_was_written_down_and_not_confirmed_is_published_again_as_the_same_attempt() -> None:

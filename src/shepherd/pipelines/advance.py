@@ -63,10 +63,16 @@ def open_tasks(tasks: Sequence[tuple[Mapping[str, Any], str]], moved: Moved, *, 
 
 
 def open_next(tasks: Sequence[NextTask], moved: Moved, *, now: datetime) -> None:
-    """Open an attempt for each pending task, with its context filled in; one that can't be filled in fails."""
+    """Open an attempt for each pending task, with its context filled in; one that can't be filled in or sent fails."""
     ready, unfit = filled(tasks, now=now)
-    moved.intents += open_attempts(ready, now=now, by=PUBLISHER)
-    _refuse(unfit, moved, now=now)
+    moved.intents += open_attempts([task for task in ready if not task.oversize], now=now, by=PUBLISHER)
+    _refuse([*unfit, *((task.row, _too_large(task)) for task in ready if task.oversize)], moved, now=now)
+
+
+def _too_large(task: NextTask) -> TaskError:
+    return TaskError(
+        code="too_large", message=f"the task's context with what the one before it returned {task.oversize}"
+    )
 
 
 def _refuse(tasks: Sequence[tuple[Mapping[str, Any], TaskError]], moved: Moved, *, now: datetime) -> None:

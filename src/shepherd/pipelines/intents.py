@@ -4,9 +4,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from shepherd.broker.port import Message
+from shepherd.broker.port import LARGEST_MESSAGE, Message
 from shepherd.broker.topology import task_queue
 from shepherd.domain.status import AttemptStatus, TaskStatus
 from shepherd.pipelines import sql
@@ -14,6 +14,9 @@ from shepherd.pipelines.changes import Change, write_changes
 from shepherd.wire import strict_json
 from shepherd.wire.envelope import TaskEnvelope
 from shepherd.wire.value import parse_value
+
+#: Bytes of an envelope beside its context and its data, at most.
+_BESIDE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,12 @@ class NextTask:
     data: str
     #: Why it is opened, when no task before it says so.
     reason: str = ""
+
+    @property
+    def oversize(self) -> str:
+        """Why no broker would ever take it, which would wait for ever and keep others waiting; empty if one does."""
+        size = sum(len(text.encode()) for text in (self.context, self.data)) + _BESIDE
+        return f"makes a message of {size} bytes; at most {LARGEST_MESSAGE} travel" if size > LARGEST_MESSAGE else ""
 
 
 def open_attempts(tasks: Sequence[NextTask], *, now: datetime, by: str) -> list[Intent]:

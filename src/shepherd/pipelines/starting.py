@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from django.db import transaction
 
-from shepherd.broker.port import LARGEST_MESSAGE
 from shepherd.domain.status import RunStatus, TaskStatus
 from shepherd.errors import InvalidInputError
 from shepherd.pipelines import sql
@@ -142,12 +141,10 @@ def open_attempt(
             return moved
         own_data = sql.document(data) if data is not None else input_of(task)
         own_context = strict_json.dumps(context) if context is not None else task["context"]
-        open_next([NextTask(task, own_context, own_data)], moved, now=now)
-        for intent in moved.intents:
-            # Later than this nobody could be told: it would wait for ever for a broker that takes it.
-            if (size := len(intent.message(now=now).body)) > LARGEST_MESSAGE:
-                reason = f"makes a message of {size} bytes; at most {LARGEST_MESSAGE} travel"
-                raise InvalidInputError.at("context", reason)
+        following = NextTask(task, own_context, own_data)
+        if following.oversize:
+            raise InvalidInputError.at("context", following.oversize)
+        open_next([following], moved, now=now)
     return moved
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from shepherd.broker.port import Broker, Presence
+from shepherd.broker.port import LARGEST_MESSAGE, Broker, Message, Presence
 from shepherd.broker.topology import task_queue, task_queue_spec
 from shepherd.errors import ConfigurationError, QueueMissingError, ShepherdError
 from shepherd.pipelines import unconfirmed
@@ -66,7 +66,8 @@ class Dispatch:
         if not intents:
             return set()
         now = datetime.now(UTC)
-        failures = self._broker.publish([intent.message(now=now) for intent in intents])
+        messages, intents = _sendable(intents, now=now)
+        failures = self._broker.publish(messages)
         taken = [intent.token for intent, failure in zip(intents, failures, strict=True) if failure is None]
         self._confirmed.extend(taken)
         for intent, failure in zip(intents, failures, strict=True):
@@ -129,3 +130,20 @@ class Dispatch:
     def _lose(self, names: Collection[str], *, at: datetime) -> None:
         self._declared -= set(names)
         self._lost |= dict.fromkeys(names, at)
+
+
+def _sendable(intents: Sequence[Intent], *, now: datetime) -> tuple[list[Message], list[Intent]]:
+    """Return the messages of these, without those of which none can be made: they must not keep the others waiting."""
+    sendable = list[tuple[Message, Intent]]()
+    for intent in intents:
+        try:
+            message = intent.message(now=now)
+        except Exception:
+            logger.exception("task.unsendable", extra={"task": intent.name, "run": intent.row["run_number"]})
+            continue
+        if len(message.body) > LARGEST_MESSAGE:
+            extra = {"task": intent.name, "run": intent.row["run_number"], "bytes": len(message.body)}
+            logger.error("task.unsendable", extra=extra)
+            continue
+        sendable.append((message, intent))
+    return [message for message, _ in sendable], [intent for _, intent in sendable]
