@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from django.db import connections
 
 from shepherd.pipelines.models import Attempt, Run, Task
 from shepherd.pipelines.ownership import Owner
-from shepherd.publisher.driver import DriverConfig, Work
+from shepherd.publisher.driver import Driver, DriverConfig, Work
 from shepherd.publisher.outcomes import Database, Outcomes
 from shepherd.publisher.plain import call_publisher
 from shepherd.publisher.publishers import Publishers
@@ -41,6 +42,20 @@ def scrape(context, pipeline, task_obj):
         {fault}
     pipeline.data, _ = publish_task_and_process_result(task_obj, context)
 """
+#: In the loop's own terms: an exception that is no `Exception`, out of a task that a publisher began.
+LEAVES = """
+import asyncio, sys
+from prefect import task
+from shepherd.publisher import apublish_task_and_process_result
+
+async def leave():
+    sys.exit("done here")
+
+@task
+async def scrape(context, pipeline, task_obj):
+    await asyncio.wait([asyncio.create_task(leave())])
+    pipeline.data, _ = await apublish_task_and_process_result(task_obj, context)
+"""
 
 
 @pytest.fixture
@@ -52,9 +67,10 @@ def flow_file(tmp_path: Path) -> Path:
     return file
 
 
-def drive(engine: Engine, flow_file: Path, steps: Callable[[], None]) -> None:
-    """Drive the engine's runs without Prefect, with the publishers of this file, for as long as `steps` take."""
-    config = DriverConfig(is_prefect_on=False, slots=1, look_every=timedelta(seconds=0.05))
+def drive(engine: Engine, flow_file: Path, steps: Callable[[], None], *, is_prefect_on: bool = False) -> None:
+    """Drive the engine's runs, with the publishers of this file, for as long as `steps` take."""
+    look_every = timedelta(seconds=0.05)
+    config = DriverConfig(is_prefect_on=is_prefect_on, slots=1, patience=look_every, look_every=look_every)
 
     def stepping() -> None:
         try:
@@ -90,6 +106,8 @@ def until(run: Run, expected: list[str]) -> None:
     [
         ("sys.exit('no key')", "SystemExit: no key"),
         ("next(iter(()))", "StopIteration"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise asyncio.CancelledError", "CancelledError"),
         ("context['x'] = 'x' * 17 * 1024 * 1024", "at most 16777216 travel"),
     ],
 )
@@ -113,6 +131,49 @@ def test_a_publisher_that_goes_wrong_in_any_way_fails_its_own_run_only(fault: st
     assert error["code"] == "publisher_failed"
     assert said in error["message"]
     assert [attempt.task.run_id for attempt in Attempt.objects.select_related("task")] == [right.number]
+
+
+def test_what_ends_the_loop_of_all_flows_ends_one_task_only(flow_file: Path) -> None:
+    flow_file.write_text(LEAVES)
+    engine = Engine(leads=LEADS)
+    run = engine.accept("scrape")
+    engine.relay.start()
+    driver = Driver(
+        DriverConfig(is_prefect_on=False, slots=1, look_every=timedelta(seconds=0.05)),
+        engine.relay,
+        Publishers(flow_file.parent.parent),
+        MemoryStore(),
+        owner=Owner(name="p", lease=timedelta(seconds=30), is_alone=True),
+    )
+
+    driver.start()
+    until(run, ["running", "published"])
+    engine.finish(engine.take("scrape").token)
+    until(run, ["succeeded", "succeeded"])
+    driver.stop()
+
+    assert driver._loop is not None
+    driver._loop.close()
+
+
+def test_a_run_with_a_publisher_goes_on_where_prefect_cannot_even_be_imported(
+    flow_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow_file.write_text(PUBLISHER.format(fault="pass"))
+    monkeypatch.setitem(sys.modules, "shepherd.publisher.flow", None)
+    engine = Engine(leads=LEADS)
+    run = engine.accept("scrape")
+    engine.relay.start()
+
+    def steps() -> None:
+        until(run, ["running", "published"])
+        engine.finish(engine.take("scrape").token)
+        until(run, ["succeeded", "succeeded"])
+
+    drive(engine, flow_file, steps, is_prefect_on=True)
+
+    run.refresh_from_db()
+    assert run.prefect_note.startswith("Prefect can't be used, ModuleNotFoundError: ")
 
 
 @pytest.mark.parametrize("fault", ["import sys; sys.exit('no key')", "raise KeyError('no key')"])

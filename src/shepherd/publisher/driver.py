@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import importlib
 import logging
 import threading
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from shepherd.pipelines.models import Run
 from shepherd.pipelines.ownership import Owner
 from shepherd.pipelines.starting import UndecidedError
 from shepherd.publisher import following
+from shepherd.publisher.engine import Engine
 from shepherd.publisher.outcomes import Database, Outcomes
 from shepherd.publisher.plain import call_publisher, plain_step, without_slot
 from shepherd.publisher.publishers import BrokenFlowError, Publishers
@@ -91,7 +91,15 @@ class Driver:
         self._loop.set_exception_handler(_log_unhandled)
         # Not awaited to its end, and not cancelled: see `stop`.
         self._main_task = self._loop.create_task(self._main())
-        self._loop.run_forever()
+        while True:
+            try:
+                self._loop.run_forever()
+            except BaseException:
+                # SystemExit out of an asyncio task that a publisher began: it ends its task, and would end this thread,
+                # so that no run with a publisher ever went on.
+                logger.exception("flows.loop_interrupted")
+            else:
+                return
 
     async def _main(self) -> None:
         database = Database()
@@ -119,7 +127,6 @@ class Work:
         self._epochs: dict[int, int] = {}
         self._sessions: dict[int, Session] = {}
         self._tries: dict[int, int] = {}
-        self._engine: Any = None
         self._pace = Pace()
 
     def open(self, services: Services, publishers: Publishers, config: DriverConfig, *, owner: Owner) -> None:
@@ -128,6 +135,7 @@ class Work:
         self._services = services
         self._publishers = publishers
         self._config = config
+        self._engine = Engine(slots=config.slots, patience=config.patience)
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -140,14 +148,8 @@ class Work:
     async def run(self) -> None:
         loops = [self.outcomes.watch(), self._feed(), self._keep_owning()]
         if self._config.is_prefect_on:
-            loops.append(self._open_engine())
+            loops.append(self._engine.serve(self._report))
         await asyncio.gather(*loops)
-
-    async def _open_engine(self) -> None:
-        # Prefect takes seconds to import: the relay works meanwhile, and so do runs without publishers.
-        flow = await asyncio.to_thread(importlib.import_module, "shepherd.publisher.flow")
-        engine = self._engine = flow.PrefectEngine(slots=self._config.slots, patience=self._config.patience)
-        await asyncio.gather(engine.health.watch(), self._report(engine))
 
     async def _report(self, engine: Any) -> None:
         """Show the runs that no flow of ours drives."""
@@ -158,7 +160,7 @@ class Work:
         while True:
             is_more = False
             try:
-                if self._is_engine_ready():
+                if self._engine.is_ready:
                     is_more = await reporter.step(without=set(self._open), is_busy=self._pace.is_busy)
             except Exception:
                 logger.exception("prefect.report_failed")
@@ -179,22 +181,12 @@ class Work:
         for number in await database.call(self._owner.resumed, dict(self._epochs)) & self._sessions.keys():
             # Its context may be another one now: it is driven from the start, once this flow has ended.
             self._sessions[number].give_up()
-        if self._is_engine_ready() or not self._config.is_prefect_on or self._is_silent():
+        if self._engine.is_ready or not self._config.is_prefect_on or self._engine.is_silent:
             led = await database.call(following.led, self._owner, without=set(self._open), limit=_OPEN_AT_ONCE)
             for number, epoch in led.items():
                 self._start(number, epoch)
-        if self._is_silent():
-            await database.call(following.note, self._silence())
-
-    def _is_engine_ready(self) -> bool:
-        return self._engine is not None and self._engine.health.has_answered
-
-    def _is_silent(self) -> bool:
-        return self._engine is not None and self._engine.health.is_silent
-
-    def _silence(self) -> str:
-        patience_s = self._config.patience.total_seconds()
-        return f"Prefect's API has not answered for {patience_s:g} s; the run goes on without it"
+        if self._engine.is_silent:
+            await database.call(following.note, self._engine.silence)
 
     async def _keep_owning(self) -> None:
         """Stay the owner of what is driven here, and only watch what another Task Publisher has taken over."""
@@ -225,7 +217,7 @@ class Work:
             publishers = await self._publishers_of(number, project, epoch=epoch)
             run, tasks = await self._services.database.call(load, number)
             session = self._sessions[number] = Session(run, tasks, self._services, publishers, epoch=epoch)
-            await self._lead(session, self._follow(session, run) if self._is_engine_ready() else None)
+            await self._lead(session, self._follow(session, run) if self._engine.is_ready else None)
         except Exception:
             # The run stays as it is, and is taken up again by a later look.
             logger.exception("flow.broken_off", extra={"run": number})
@@ -253,7 +245,7 @@ class Work:
     async def _lead(self, session: Session, follow: Any) -> None:
         """Drive a run to its end: inside Prefect as long as that answers, else without."""
         following_task = asyncio.ensure_future(follow) if follow is not None else None
-        while following_task is not None and not following_task.done() and not self._is_silent():
+        while following_task is not None and not following_task.done() and not self._engine.is_silent:
             await asyncio.wait([following_task], timeout=self._config.look_every.total_seconds() / 2)
         # An engine that only hangs goes on beside this, and watches: when Prefect is back, it shows what happened.
         try:
@@ -266,7 +258,7 @@ class Work:
     async def _follow(self, session: Session, run: Run) -> None:
         """Show a run in Prefect. Whatever Prefect does wrong is said on the run, and changes nothing else."""
         try:
-            await self._engine.follow(session, run, functools.partial(self._made, run.number))
+            await self._engine.prefect.follow(session, run, functools.partial(self._made, run.number))
         except TaskFailedError:
             pass
         except Exception as error:  # noqa: BLE001  # The edge to Prefect.
@@ -280,7 +272,7 @@ class Work:
 
     async def _refused(self, number: int, error: Exception) -> None:
         logger.warning("prefect.refused", extra={"run": number, "reason": repr(error)})
-        if self._is_silent() or not self._is_engine_ready():
+        if self._engine.is_silent or not self._engine.is_ready:
             return
         tries = self._tries[number] = self._tries.get(number, 0) + 1
         reason = f"Prefect did not follow: {type(error).__name__}: {error}"

@@ -24,6 +24,9 @@ from shepherd.worker.result import encode
 #: The code with which a session says that its run was cancelled.
 CANCELLED: Final = "cancelled"
 
+#: What a publisher may raise to end more than itself.
+_ENDS: Final = (SystemExit, KeyboardInterrupt, asyncio.CancelledError)
+
 #: Executes a task's body: inside Prefect's engine, or plainly.
 Step = Callable[["TaskObject", Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
@@ -222,7 +225,9 @@ class Session:
         task.context = dict(context)
         try:
             await self._services.call_publisher(task.publisher, context, self.pipeline, task)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # The edge to a project's own code.
+        except (Exception, *_ENDS) as error:  # The edge to a project's own code.
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             message = f"the publisher of {task.name!r} raised {type(error).__name__}: {error}"
             await self._fail(task, "publisher_failed", message, trace=traceback.format_exc())
             return
@@ -271,6 +276,12 @@ class Session:
         await self._services.database.insist(
             self._services.relay.fail, self.pipeline.number, error, task_number=task.number, epoch=self._epoch
         )
+
+
+def _is_cancelled() -> bool:
+    """Tell whether somebody wants this coroutine to end; else a cancellation is what the publisher has raised."""
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0
 
 
 def load(run_number: int) -> tuple[Run, list[Task]]:
