@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from shepherd.domain.pipeline import parse_pipeline
-from shepherd.errors import ConfigurationError, ConflictError, InvalidInputError
+from shepherd.errors import ConflictError, InvalidInputError
 from shepherd.pipelines import queries, services
 from shepherd.pipelines.models import Run, StatusChange, Task
 from shepherd.pipelines.projects import known_projects
@@ -83,11 +83,14 @@ def test_an_unknown_project_is_refused_with_those_that_exist(asha: User, bell: C
     assert bell.rings == 0
 
 
-def test_two_folders_spelled_alike_are_a_fault_of_the_server(projects_folder: Path) -> None:
+def test_two_folders_spelled_alike_are_a_fault_of_that_project_only(projects_folder: Path, asha: User) -> None:
     (projects_folder / "ids-drr" / "workers").mkdir(parents=True)
 
-    with pytest.raises(ConfigurationError, match="ids_drr"):
-        known_projects(projects_folder)
+    faults = faults_of(pipeline("sentinel", project="ids-drr"), asha)
+    submit(pipeline("sentinel", project="generic-transformations"), asha)
+
+    assert faults.keys() == {"project"}
+    assert f"{projects_folder / 'ids-drr'} and {projects_folder / 'ids_drr'} are both the project" in faults["project"]
 
 
 def test_folders_without_a_flow_or_workers_are_no_projects(projects_folder: Path) -> None:

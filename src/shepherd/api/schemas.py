@@ -293,7 +293,9 @@ class ProjectOut(Schema):
     name: str
     has_flow: bool = Field(description="True when its `flow.py` holds publishers of its own.")
     paused: PauseOut | None = Field(description="Null unless its runs aren't started at the moment.")
-    faults: list[str] = Field(description="What is wrong in its `project.toml`; no pipeline is accepted meanwhile.")
+    faults: list[str] = Field(
+        description="What is wrong with its folder or `project.toml`; no pipeline is accepted meanwhile."
+    )
 
     @classmethod
     def of(cls, state: ProjectState) -> "ProjectOut":

@@ -22,7 +22,7 @@ class ProjectPolicies:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     #: By the task's name.
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    #: Everything that is wrong in the file, with its name; nothing else of it counts then.
+    #: Everything that is wrong in the file, with its name, or with the folder; nothing else of it counts then.
     faults: tuple[str, ...] = ()
 
     def of(self, name: str) -> dict[str, Any]:
@@ -31,6 +31,8 @@ class ProjectPolicies:
 
 def project_policies(project: Project) -> ProjectPolicies:
     """Return what a project's `project.toml` says; read anew by each call, nothing where there is none."""
+    if project.fault:
+        return ProjectPolicies(faults=(project.fault,))
     try:
         content = (project.folder / FILE).read_bytes()
     except FileNotFoundError:

@@ -127,7 +127,7 @@ class ProjectState:
     project: Project
     #: None unless it is paused.
     pause: Pause | None
-    #: What is wrong in its `project.toml`: no pipeline is accepted meanwhile.
+    #: What is wrong with its folder or `project.toml`: no pipeline is accepted meanwhile.
     faults: tuple[str, ...]
 
 

@@ -104,7 +104,8 @@ class Publishers:
 
         Raises:
             BrokenFlowError: Its flow.py raises when it is imported.
-            UndecidedError: It isn't imported yet. Ask again, when `on_imported` was called or later.
+            UndecidedError: It isn't imported yet, or its folder can't be used. Ask again, when `on_imported` was called
+                or later.
         """
         path = self._flow_file(project)
         if path is None:
@@ -115,7 +116,11 @@ class Publishers:
         return loaded.publishers
 
     def _import(self, path: Path) -> _Import:
-        modified_ns = path.stat().st_mtime_ns
+        try:
+            modified_ns = path.stat().st_mtime_ns
+        except OSError as error:
+            # It was there a moment ago.
+            raise UndecidedError(str(error)) from None
         with self._lock:
             found = self._imports.get(path)
             if found is None or found.modified_ns != modified_ns:
@@ -125,8 +130,15 @@ class Publishers:
         return found
 
     def _flow_file(self, project: str) -> Path | None:
-        found = known_projects(self._folder).get(project)
-        return found.flow_file if found else None
+        try:
+            found = known_projects(self._folder).get(project)
+            if found is None or not found.fault:
+                return found.flow_file if found else None
+            fault = found.fault
+        except OSError as error:
+            fault = str(error)
+        # Not as if it had no publishers: its tasks would be published without them.
+        raise UndecidedError(f"Project {project!r} can't be used: {fault}.")
 
 
 def _load(path: Path) -> _Loaded:
