@@ -232,8 +232,31 @@ def test_a_run_whose_withdrawn_attempt_lies_in_a_queue_stays(prune: Callable[...
 
     told = prune("--yes")
 
-    assert "withdrawn attempt of theirs: 1" in told
+    assert "withdrawn or lost attempt of theirs: 1" in told
     assert Run.objects.get().status == "cancelled"
+
+
+def test_a_run_of_which_a_worker_may_yet_get_a_lost_attempt_stays_until_its_queue_is_gone(
+    prune: Callable[..., str], store: Store, broker: Broker
+) -> None:
+    name = f"retired_{os.urandom(4).hex()}"
+    broker.declare(queues=[task_queue_spec(name)])
+    engine = Engine()
+    run = engine.accept(name, policy={"retry_on_lost": 0})
+    engine.relay.start()
+    token = engine.take(name).token
+    engine.claim(token)
+    engine.lose(token)
+    run.refresh_from_db()
+    assert (run.status, Attempt.objects.get().status) == ("failed", "lost")
+
+    # Its queue is empty, and nobody serves it any more.
+    first, second = prune("--yes"), prune("--yes")
+
+    assert "lost attempt of theirs: 1" in first
+    assert f"shepherd.task.{name}" in first
+    assert "1 removed" in second
+    assert not Run.objects.exists()
 
 
 def test_objects_of_no_run_go_when_they_are_old(prune: Callable[..., str], store: Store) -> None:

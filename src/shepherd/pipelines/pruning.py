@@ -15,7 +15,7 @@ _LINES_AT_ONCE: Final = 10_000
 _ENDED: Final = "r.status IN ('succeeded', 'failed', 'cancelled') AND r.finished_at < %s"
 #: Whoever gets one of these from a queue is told not to execute it, as long as it is known.
 _QUEUED: Final = """EXISTS (SELECT 1 FROM pipelines_task t JOIN pipelines_attempt a ON a.task_id = t.number
-    WHERE t.run_id = r.number AND a.status = 'withdrawn' AND a.is_queued)"""
+    WHERE t.run_id = r.number AND a.status IN ('withdrawn', 'lost') AND a.is_queued)"""
 _ATTEMPTS: Final = (
     "SELECT a.number FROM pipelines_attempt a JOIN pipelines_task t ON t.number = a.task_id WHERE t.run_id"
 )
@@ -44,7 +44,7 @@ def old_runs(*, before: datetime) -> list[int]:
 
 
 def held_runs(*, before: datetime) -> int:
-    """Return how many runs ended before a time and stay, since a queue may have a withdrawn attempt of theirs."""
+    """Return how many runs ended before a time and stay, for a withdrawn or lost attempt that a queue may have."""
     found = sql.rows(f"SELECT COUNT(*) AS n FROM pipelines_run r WHERE {_ENDED} AND {_QUEUED}", [sql.time(before)])
     return int(found[0]["n"])
 

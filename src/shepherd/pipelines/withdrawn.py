@@ -103,6 +103,15 @@ def forget_unqueued(*, now: datetime) -> None:
         )
 
 
+def forget_of(names: Sequence[str]) -> None:
+    """Take off the list what lay in the queues of these tasks, which were empty and are gone."""
+    for each in _LISTED if names else ():
+        _forget_where(
+            f"{each} AND task_id IN (SELECT number FROM pipelines_task WHERE name IN {sql.places(list(names))})",
+            list(names),
+        )
+
+
 def _forget_where(condition: str, parameters: list[object]) -> None:
     with transaction.atomic():
         # By number, as everybody locks them: else two may wait for each other.

@@ -12,7 +12,7 @@ from shepherd.broker import connect
 from shepherd.broker.port import Broker, Comparison, Presence
 from shepherd.broker.topology import is_task_queue, task_queue, task_queue_spec
 from shepherd.errors import BrokerUnavailableError, InvalidInputError
-from shepherd.pipelines import pruning, unconfirmed
+from shepherd.pipelines import pruning, unconfirmed, withdrawn
 from shepherd.pipelines.leftovers import leftovers
 from shepherd.pipelines.names_in_use import known_names, needed_names
 from shepherd.pipelines.pruning import Rows
@@ -126,6 +126,8 @@ class Prune:
         broker.delete([task_queue(name) for name in idle])
         # Whatever was published between the look and this is written down, and is published again.
         unconfirmed.forget_confirms(idle)
+        # Else their runs would be kept for ever, since no worker of the name will ever say that no queue holds them.
+        withdrawn.forget_of(idle)
         self._tell_queues("removed", idle)
 
     def _idle_queues(self, broker: Broker) -> list[str]:
@@ -147,7 +149,7 @@ class Prune:
             f"{rows.changes} changes of status, {rows.lines} log lines"
         )
         if held := pruning.held_runs(before=self._before):
-            self._say(f"runs that stay, since a queue may hold a withdrawn attempt of theirs: {held}")
+            self._say(f"runs that stay, since a queue may hold a withdrawn or lost attempt of theirs: {held}")
         self._say(f"messages that nobody could use: {dead} {went}")
 
     def _tell_volume(self, went: str, volume: Volume) -> None:
