@@ -1,4 +1,4 @@
-"""Rows 1, 9 and 35 with the times of production; `make chaos` runs them, `make test` their short forms.
+"""Rows 1, 9, 10 and 35 with the times of production; `make chaos` runs them, `make test` their short forms.
 
 LONG=1 adds a task of 35 minutes on a broker with its default settings, and slots that are busy for 40 minutes.
 """
@@ -23,6 +23,8 @@ _TIMES = {"SHEPHERD_HOLD_S": "20", "SHEPHERD_LEASE_S": "60", "SHEPHERD_BEAT_S": 
 _LOST_S = 75.0
 #: How long slots are busy; divided, so that the row can be tried in a minute.
 _BUSY_S = 40 * 60 / float(os.environ.get("FAULTS_LONG_DIVIDED_BY", "1"))
+#: How long the broker is away in row 10; divided, for the same reason.
+_AWAY_S = 10 * 60 / float(os.environ.get("FAULTS_AWAY_DIVIDED_BY", "1"))
 _is_long = pytest.mark.skipif(not os.environ.get("LONG"), reason="takes 40 minutes: LONG=1 runs it")
 
 pytestmark = pytest.mark.timeout(0)
@@ -84,6 +86,59 @@ def test_300_runs_live_through_20_seconds_without_a_broker_that_was_killed(fault
     assert faulty.lost_attempts() == lost
     # One unacked delivery a slot at most, whatever the moment of the look was.
     assert executions <= 300 + max(unacked, 4)
+
+
+@pytest.mark.parametrize("how", ["gracefully", "killed -9"])
+def test_500_runs_live_through_a_restart_of_the_broker(faulty: FaultSystem, how: str) -> None:
+    lost = faulty.lost_attempts()
+    before = len(faulty.ledger.executions())
+    runs = [faulty.post(("step", {"n": n, "seconds": 0.2})) for n in range(500)]
+    faulty.wait_executed(runs[10])
+
+    with faulty.injected.lasting(f"broker restarted {how}"):
+        if how == "gracefully":
+            faulty.system.stop("rabbitmq")
+        else:
+            faulty.kill("rabbitmq")
+        live = faulty.unended()
+        faulty.system.start("rabbitmq")
+        faulty.wait_broker()
+
+    faulty.rest(timeout_s=600)
+    executions = len(faulty.ledger.executions()) - before
+    found = faulty.conclude("9 real", f"broker restarted {how}", more=f"{live} of 500 live, {executions} executions")
+    assert live > 0
+    assert found.runs["failed"] == 0
+    assert faulty.lost_attempts() == lost
+    # What the slots had in hand, and no more.
+    assert executions <= 500 + 4
+
+
+def test_a_result_arrives_from_the_spool_after_ten_minutes_without_a_broker(
+    faulty: FaultSystem, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    run = faulty.post(("gated", {"gate": str(gate)}), ("step", {"n": 10}))
+    (execution,) = faulty.wait_executed(run)
+    faulty.wait_claimed(run)
+
+    with faulty.injected.lasting("broker away", may_repeat=False):
+        faulty.system.stop("rabbitmq")
+        away_since = time.monotonic()
+        gate.touch()
+        faulty.wait_ended_execution(execution)
+        wait_until(
+            lambda: time.monotonic() - away_since > _AWAY_S, timeout_s=_AWAY_S + 30, what="ten minutes without a broker"
+        )
+        assert faulty.attempts(run) == ["running"]
+        away_s = time.monotonic() - away_since
+        faulty.system.start("rabbitmq")
+        faulty.wait_broker()
+
+    faulty.wait_status(run, "succeeded", timeout_s=120)
+    assert faulty.attempts(run) == ["succeeded"]
+    assert len(faulty.executions(run)) == 1
+    faulty.conclude("10 real", "broker away while a claimed task ends", more=f"away for {away_s / 60:.1f} min")
 
 
 @contextmanager
