@@ -309,6 +309,29 @@ def test_a_rerun_repeated_with_its_key_is_the_same_run(api: Api, engine: Engine)
     assert Run.objects.count() == 3
 
 
+def test_a_rerun_is_a_sample_as_its_origin_was_unless_it_says_otherwise(api: Api, engine: Engine) -> None:
+    address = f"/runs/{accepted(api).number}/rerun"
+
+    def rows_of(address: str, **body: Any) -> Any:
+        made = api.act(address, body).json()
+        return made["sample_rows"], f"/runs/{made['number']}/rerun"
+
+    rows, of_sample = rows_of(address, sample_rows=1000)
+    assert rows == 1000
+    assert rows_of(of_sample)[0] == 1000
+    assert rows_of(of_sample, sample_rows=None, contexts={})[0] is None
+    assert rows_of(address)[0] is None
+
+
+def test_a_rerun_refuses_what_is_no_number_of_rows(api: Api, engine: Engine) -> None:
+    address = f"/runs/{accepted(api).number}/rerun"
+
+    for rows in (0, -1, "1000", 1.5, True, 2**40):
+        assert list(faults_of(api.act(address, {"sample_rows": rows}))) == ["sample_rows"]
+    assert list(faults_of(api.act(address, {"samples": 1}))) == ["samples"]
+    assert list(faults_of(api.act(address.replace("rerun", "resume"), {"sample_rows": 1}))) == ["sample_rows"]
+
+
 def test_a_paused_project_starts_nothing_until_it_goes_on(api: Api, engine: Engine, bell: CountingBell) -> None:
     under_way = accepted(api, "scrape")
     engine.relay.start()

@@ -8,10 +8,10 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from ninja import Header, Router, Status
 
-from shepherd.api.asked import contexts_of, reason_of
+from shepherd.api.asked import contexts_of, reason_of, sample_rows_of
 from shepherd.api.auth import BearerToken, Session
 from shepherd.api.body import read_optional_body
-from shepherd.api.openapi import CONTEXTS, REASON
+from shepherd.api.openapi import CONTEXTS, REASON, RERUN
 from shepherd.api.schemas import AcceptedOut, ErrorOut, ProjectOut, RunOut
 from shepherd.pipelines import queries, services
 
@@ -60,7 +60,7 @@ def resume(request: HttpRequest, run_id: str) -> RunOut:
 @router.post(
     "/runs/{run_id}/rerun",
     response={202: AcceptedOut, **_REFUSALS},
-    openapi_extra=CONTEXTS,
+    openapi_extra=RERUN,
     summary="Run a pipeline again",
     url_name="rerun",
 )
@@ -74,13 +74,15 @@ def rerun(
 ) -> Status[AcceptedOut]:
     """Accept the pipeline of a run once more, from its first task, as a new run that names this one as its `origin`.
 
-    It has the same tasks, policies and labels, and the contexts as they were corrected last.
+    It has the same tasks, policies and labels, and the contexts as they were corrected last. It is a sample if that run
+    was, unless `sample_rows` says otherwise; null is all rows.
     """
     body = read_optional_body(request)
     number = queries.find_number(run_id)
     accepted = services.rerun(
         number,
-        contexts=contexts_of(body.document),
+        contexts=contexts_of(body.document, beside="sample_rows"),
+        sample_rows=sample_rows_of(body.document),
         by=request.auth,  # type: ignore[attr-defined]
         now=_now(),
         idempotency_key=idempotency_key,

@@ -73,6 +73,8 @@ _TASK: Final = {
     },
 }
 
+_ROWS: Final = {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_SAMPLE_ROWS}
+
 _PIPELINE: Final = {
     "type": "object",
     "additionalProperties": False,
@@ -92,9 +94,7 @@ _PIPELINE: Final = {
         },
         "project": {"type": "string", "description": "One of `/projects`; hyphens and underscores are the same."},
         "sample_rows": {
-            "type": ["integer", "null"],
-            "minimum": 1,
-            "maximum": MAX_SAMPLE_ROWS,
+            **_ROWS,
             "default": None,
             "description": "Only try the pipeline out: its first task is given so many first rows of a table. What "
             "isn't a table is given whole. Code can ask `current_task().is_sample`.",
@@ -104,19 +104,32 @@ _PIPELINE: Final = {
     "example": _SAMPLE,
 }
 
+_CORRECTED: Final = {
+    "type": "object",
+    "additionalProperties": {"type": "object"},
+    "default": {},
+    "description": "Whole contexts to go in place of the earlier ones, each under its task's name, or "
+    "under its `order_no` as text. Checked like those of a submitted pipeline.",
+}
+
 _CONTEXTS: Final = {
     "type": "object",
     "additionalProperties": False,
-    "properties": {
-        "contexts": {
-            "type": "object",
-            "additionalProperties": {"type": "object"},
-            "default": {},
-            "description": "Whole contexts to go in place of the earlier ones, each under its task's name, or "
-            "under its `order_no` as text. Checked like those of a submitted pipeline.",
-        }
-    },
+    "properties": {"contexts": _CORRECTED},
     "example": {"contexts": {"sentinel": {"date_start": "2023-05-01", "date_end": "2023-06-01"}}},
+}
+
+_RERUN: Final = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "contexts": _CORRECTED,
+        "sample_rows": {
+            **_ROWS,
+            "description": "Try it out on so many first rows; null: on all of them. Left out: as the earlier run.",
+        },
+    },
+    "example": {"sample_rows": 1000},
 }
 
 _REASON: Final = {
@@ -135,4 +148,5 @@ def _body(schema: dict[str, Any], *, is_required: bool) -> dict[str, Any]:
 
 SUBMIT: Final = _body(_PIPELINE, is_required=True)
 CONTEXTS: Final = _body(_CONTEXTS, is_required=False)
+RERUN: Final = _body(_RERUN, is_required=False)
 REASON: Final = _body(_REASON, is_required=False)

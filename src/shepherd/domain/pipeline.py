@@ -114,7 +114,7 @@ def _document_faults(document: Any) -> Iterator[Fault]:
     yield from _name_faults(document)
     yield from _url_faults(document)
     yield from _project_faults(document)
-    yield from _sample_faults(document.get("sample_rows"))
+    yield from sample_faults(document.get("sample_rows"))
     yield from _list_faults(document)
 
 
@@ -160,7 +160,8 @@ def _project_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault("project", "must be a letter or digit, followed by at most 99 letters, digits, '-' or '_'")
 
 
-def _sample_faults(rows: Any) -> Iterator[Fault]:
+def sample_faults(rows: Any) -> Iterator[Fault]:
+    """Yield what is wrong with a `sample_rows`; None is all rows."""
     if rows is None:
         return
     if not isinstance(rows, int) or isinstance(rows, bool):
