@@ -7,6 +7,8 @@ from typing import Final
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_GIVEN_OUT: Final = ipaddress.IPv6Network("2000::/3")
+_TRANSLATED: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _PART: Final = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
 
 
@@ -43,9 +45,12 @@ def _is_public(address: Address) -> bool:
         return True
     # What a tunnel or a translator (RFC 6052) turns into an address of the old kind.
     inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in ipaddress.ip_network("64:ff9b::/96"):
+    if address in _TRANSLATED:
         inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return all(_is_public(each) for each in inner if each is not None)
+    found = [each for each in inner if each is not None]
+    # Nothing else of IPv6 has been given out (RFC 4291, section 2.4): what `ipaddress` knows of the rest differs by
+    # Python's version, as of site-local addresses and of a translator's local prefix.
+    return all(map(_is_public, found)) and (bool(found) or address in _GIVEN_OUT)
 
 
 def _by_numbers(parts: list[str]) -> ipaddress.IPv4Address | None:
