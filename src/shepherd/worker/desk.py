@@ -1,15 +1,19 @@
 """Where one attempt has its files: the store behind it, and a folder for as long as it lasts."""
 
+import os
 import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from shepherd.errors import InvalidInputError
 from shepherd.store.key import checked, segment
 from shepherd.store.port import Store
 from shepherd.wire.value import ClaimCheck
+
+#: Bytes that the kernel copies in one call.
+_COPIED_AT_ONCE: Final = 1024**3
 
 
 class Desk:
@@ -35,12 +39,13 @@ class Desk:
 
     def __exit__(self, *_: object) -> None:
         if self._folder is not None:
-            # What is left is removed with the worker's whole scratch folder.
+            # What is left is removed with the child's whole scratch folder.
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def folder(self) -> Path:
         """Return a new empty folder, which is removed when the attempt has ended."""
         if self._folder is None:
+            self._scratch.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(dir=self._scratch)).resolve()
         return Path(tempfile.mkdtemp(dir=self._folder))
 
@@ -53,6 +58,18 @@ class Desk:
         if path is None:
             path = self._local[claim.uri] = self._store.fetch(claim, into=self.folder())
         return path
+
+    def own(self, claim: ClaimCheck) -> Path:
+        """Return a file with a claim's bytes that the task's code may change, move or remove.
+
+        A store that is a folder gives out its own file, and what a task writes into that would be in every other run.
+        """
+        path = self.fetch(claim)
+        if self._folder is not None and path.is_relative_to(self._folder):
+            return path
+        target = self.path(path.name)
+        _copy(path, target)
+        return target
 
     def local(self, claim: ClaimCheck) -> Path | None:
         """Return the file with a claim's bytes if this attempt has it at hand, as written or fetched before."""
@@ -107,6 +124,18 @@ class Desk:
             return
         with suppress(OSError):
             path.unlink()
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as read, target.open("xb") as out:
+        try:
+            # Without copying anything on file systems that can have two files share their blocks, and on NFS's server.
+            while os.copy_file_range(read.fileno(), out.fileno(), _COPIED_AT_ONCE):
+                pass
+        except OSError:
+            out.seek(read.seek(0))
+            out.truncate()
+            shutil.copyfileobj(read, out, 1024 * 1024)
 
 
 def desk_prefix(*, run_id: str, order_no: int, task: str, attempt: int, execution: str) -> str:

@@ -51,8 +51,7 @@ def as_bytes(node: Node, desk: Desk) -> bytes:
 
 def as_path(node: Node, desk: Desk) -> Path:
     if isinstance(node, ClaimCheck):
-        path = desk.fetch(node)
-        return _unpacked(node, path, desk) if kind_of(node) == FOLDER else path
+        return _unpacked(node, desk.fetch(node), desk) if kind_of(node) == FOLDER else desk.own(node)
     if isinstance(node, Inline) and node.value is not None:
         return _written(node, desk)
     raise cannot(node, "pathlib.Path")
@@ -64,11 +63,10 @@ def as_local_path(node: Node, desk: Desk) -> str:
         return ""
     if isinstance(node, Fields | Items):
         return str(_written(Inline(_with_paths(node, desk)), desk))
-    path = as_path(node, desk)
     if not isinstance(node, ClaimCheck) or kind_of(node) != PARQUET:
-        return str(path)
+        return str(as_path(node, desk))
     table = desk.path("data.csv")
-    tables.parquet_to_csv(path, table)
+    tables.parquet_to_csv(desk.fetch(node), table)
     return str(table)
 
 

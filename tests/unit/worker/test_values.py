@@ -14,11 +14,12 @@ import pyarrow as pa
 import pytest
 
 from shepherd.errors import TaskFailedError
+from shepherd.store.folder import FolderStore
 from shepherd.store.memory import MemoryStore
 from shepherd.wire.document import DOCUMENT
 from shepherd.wire.value import ClaimCheck, Inline, Value
 from shepherd.worker import result
-from shepherd.worker.data import data_type, local_path_type
+from shepherd.worker.data import DataType, data_type, local_path_type
 from shepherd.worker.desk import Desk
 from shepherd.worker.media import FOLDER, PARQUET
 
@@ -250,6 +251,20 @@ def test_a_folder_travels_whole(trip: Any, desk: Desk, tmp_path: Path) -> None:
     assert got.name == "made_here"
     with pytest.raises(TaskFailedError, match=r"the data is a folder \(2-made_here.tar\); declare pathlib.Path"):
         trip(_folder(tmp_path / "again"), str)
+
+
+@pytest.mark.parametrize("wanted", [data_type(Path), data_type(Any), local_path_type()], ids=lambda each: each.label)
+def test_what_a_task_does_to_its_file_is_done_to_no_other_task_s(tmp_path: Path, wanted: DataType) -> None:
+    store = FolderStore((tmp_path / "store").as_uri())
+    claim = store.put(b"a,b\n1,2\n", key="runs/1/data.csv", media_type="text/csv")
+
+    with Desk(store, prefix="runs/2", scratch=tmp_path) as desk:
+        path = Path(wanted.decode(claim, desk))
+        path.write_text("changed")
+        path.rename(path.with_name("moved.csv"))
+
+    assert path.name == "data.csv"
+    assert store.read(claim) == b"a,b\n1,2\n"
 
 
 @pytest.mark.parametrize("odd", ["link out", "link to folder", "dangling", "pipe"])
