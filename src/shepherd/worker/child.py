@@ -36,7 +36,7 @@ class ChildSetup:
     lifeline: int
     worker: str
     store_url: str
-    #: Folder for files that last no longer than an attempt.
+    #: Folder of this child's own for files that last no longer than an attempt; made when it is needed.
     scratch: str
     #: Folder with one file a secret; empty where there is none.
     secrets: str = ""

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -73,6 +74,7 @@ class ChildProcess:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._socket = ours
+        self._scratch = setup.scratch
         #: True while nobody wants to know what is written around Python's own streams: it is read and dropped.
         self.is_muted = False
         self._frames = FrameReader()
@@ -137,13 +139,14 @@ class ChildProcess:
         self._family.kill(self._process)
 
     def close(self) -> None:
-        """Let it end, then make sure that nothing of it is left."""
+        """Let it end, then make sure that nothing of it is left, also of its files."""
         self.send(FrameKind.QUIT)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE_S)
         self.kill()
         self._process.wait()
         self._family.forget(self._process)
+        shutil.rmtree(self._scratch, ignore_errors=True)
         self._socket.close()
         os.close(self._lifeline)
         for pipe in (self._process.stdout, self._process.stderr):

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
@@ -37,6 +36,7 @@ from shepherd.worker.launch import Launch
 from shepherd.worker.outbox import LAST_WORDS_S, Outbox
 from shepherd.worker.process import ChildProcess, wait_until
 from shepherd.worker.replies import Replies
+from shepherd.worker.scratch import scratch_folder
 from shepherd.worker.sight import Sight
 from shepherd.worker.slot import Slot
 from shepherd.worker.spool import Spool
@@ -55,7 +55,7 @@ _GIVE_UP_S: Final = 10.0
 class Supervisor:
     """Slots, outbox and announcer of one worker, from the first signal of life to the last."""
 
-    def __init__(self, launch: Launch, broker: Broker, *, scratch: str) -> None:
+    def __init__(self, launch: Launch, broker: Broker, *, scratch: Path) -> None:
         self._launch = launch
         self._config = launch.config
         self._broker = broker
@@ -144,7 +144,8 @@ class Supervisor:
             lifeline=-1,
             worker=self._worker,
             store_url=self._config.store_url,
-            scratch=self._scratch,
+            # One for each child, to be removed with it: one that is killed removes nothing itself.
+            scratch=str(self._scratch / secrets.token_hex(8)),
             secrets=self._config.secrets,
         )
         return ChildProcess(self._launch.command, setup, environ=os.environ, family=self._family)
@@ -220,12 +221,11 @@ def main() -> int:
     except ConfigurationError as error:
         logger.error("worker.misconfigured", extra={"why": str(error)})  # noqa: TRY400  # the text says all
         return 2
-    scratch = tempfile.mkdtemp(prefix="shepherd-")
     try:
-        return Supervisor(launch, broker, scratch=scratch).run(signals)
+        with scratch_folder(Path(tempfile.gettempdir())) as scratch:
+            return Supervisor(launch, broker, scratch=scratch).run(signals)
     finally:
         broker.close()
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":
