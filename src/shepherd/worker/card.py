@@ -76,11 +76,10 @@ def _text(path: Path) -> dict[str, Any]:
 
 def _folder(path: Path) -> dict[str, Any]:
     """Read a tar's headers, up to so many that a card is made at once."""
-    files: list[dict[str, Any]] = []
     with tarfile.open(path, "r:") as tar:
-        for member in itertools.islice(tar, _MOST_MEMBERS + 1):
-            files += [{"name": printable(member.name)[-_NAME:], "size": member.size}] if member.isfile() else []
-    is_whole = len(files) <= _MOST_MEMBERS
+        members = list(itertools.islice(tar, _MOST_MEMBERS + 1))
+    files = [{"name": printable(member.name)[-_NAME:], "size": member.size} for member in members if member.isfile()]
+    is_whole = len(members) <= _MOST_MEMBERS
     return {"kind": "folder", **({"items": len(files)} if is_whole else {}), "files": files[:_KEYS]}
 
 
@@ -92,7 +91,9 @@ def _values(path: Path) -> dict[str, Any]:
 
 
 def _part(part: Any) -> dict[str, Any]:
-    return {"size": part.size, "media_type": part.media_type} if isinstance(part, ClaimCheck) else {}
+    if isinstance(part, ClaimCheck):
+        return {"size": part.size, "media_type": part.media_type}
+    return {"items": len(part.parts)} if isinstance(part, Fields | Items) else {}
 
 
 _SEVERAL: Final = {FOLDER: _folder, DOCUMENT: _values}

@@ -37,7 +37,7 @@ def described(path: Path, kind: str) -> dict[str, Any] | None:
     """Return a table's part of its card; None where the file can't be read as a table here."""
     footer = read_footer(path) if kind == PARQUET else None
     if footer is not None:
-        columns = [_told(column) for column in footer.columns]
+        columns = [_told(column) for column in footer.columns if not tables.is_unnamed_index(column.name)]
         rows: int | None = footer.rows
     else:
         known = outline(path, kind)
@@ -60,7 +60,8 @@ def outline(path: Path, kind: str) -> Outline | None:
         footer = read_footer(path)
         if footer is None:
             return None
-        return Outline(rows=footer.rows, types={column.name: column.type for column in footer.columns})
+        types = {column.name: column.type for column in footer.columns if not tables.is_unnamed_index(column.name)}
+        return Outline(rows=footer.rows, types=types)
     # Only where the task's own code has brought it along: a card is worth no import of a second.
     if "polars" not in sys.modules:
         return None
@@ -105,12 +106,12 @@ def _first_rows(path: Path, kind: str) -> list[list[Any]]:
     if library == "polars":
         scanned = tables.scan(path, kind)
         names = scanned.collect_schema().names()[:_FIRST_COLUMNS]
-        rows = scanned.select(names).head(FIRST_ROWS).collect().rows() if names else []
+        rows = tables.rows_of(scanned.select(names).head(FIRST_ROWS).collect()) if names else []
     elif library == "pyarrow" and kind == PARQUET:
         file = importlib.import_module("pyarrow.parquet").ParquetFile(path)
-        names = file.schema_arrow.names[:_FIRST_COLUMNS]
+        names = [name for name in file.schema_arrow.names if not tables.is_unnamed_index(name)][:_FIRST_COLUMNS]
         batch = next(file.iter_batches(batch_size=FIRST_ROWS, columns=names), None) if names else None
-        rows = [] if batch is None else zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        rows = [] if batch is None else list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
     else:
         rows = []
     return [[_cell(value) for value in row] for row in rows]

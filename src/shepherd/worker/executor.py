@@ -100,8 +100,9 @@ class Executor:
 def _card(value: Value, envelope: TaskEnvelope, desk: Desk) -> dict[str, Any] | None:
     try:
         return card_of(value, envelope.data, desk)
-    # A card must not cost the result that it describes, whatever a library makes of a file.
-    except Exception:
+    # A card must not cost the result that it describes, whatever a library makes of a file; a panic of polars is no
+    # `Exception`.
+    except BaseException:
         logger.warning("card.failed", exc_info=True)
         return None
 

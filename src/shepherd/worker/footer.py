@@ -7,7 +7,7 @@ would cost each child 40 MB. https://parquet.apache.org/docs/file-format/metadat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -109,6 +109,8 @@ _PHYSICAL: Final = {
 }
 _STRING: Final = _Kind(name="string", decode=lambda raw: raw.decode("utf-8", "replace"))
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # a wall clock's time, until its type names a zone
+#: In a column's statistics, by their numbers: the values, and whether each is one or only a bound, cut short.
+_MAX, _MIN, _MAX_IS_EXACT, _MIN_IS_EXACT = 5, 6, 7, 8
 #: Units of Parquet's times, in parts of a second.
 _UNITS: Final = {1: 10**3, 2: 10**6, 3: 10**9}
 
@@ -143,10 +145,12 @@ def _decode_date(raw: bytes) -> date:
 
 def _timestamp(_element: dict[int, Any], logical: dict[int, Any]) -> _Kind:
     ticks_a_second = _UNITS[next(iter(logical[2]))]
+    # What has a zone is kept in UTC, whichever zone it is shown in.
+    epoch = _EPOCH.replace(tzinfo=UTC) if logical.get(1) else _EPOCH
 
     def decode(raw: bytes) -> datetime:
         ticks = int.from_bytes(raw, "little", signed=True)
-        return _EPOCH + timedelta(microseconds=ticks * 10**6 // ticks_a_second)
+        return epoch + timedelta(microseconds=ticks * 10**6 // ticks_a_second)
 
     return _Kind(name="datetime", decode=decode)
 
@@ -209,9 +213,18 @@ def _merged(parts: list[dict[int, Any]], kind: _Kind) -> dict[str, Any]:
     merged: dict[str, Any] = {"nulls": None if None in nulls else sum(nulls)}
     # A row group of nulls alone has no smallest value, and takes nothing from the others'.
     filled = [part for part in parts if part.get(3) != part[0]]
-    if kind.decode is None or not filled or any(5 not in part or 6 not in part for part in filled):
+    if kind.decode is None or not filled or not all(map(_has_values, filled)):
         return merged
-    smallest = min(kind.decode(part[6]) for part in filled)
-    largest = max(kind.decode(part[5]) for part in filled)
+    try:
+        smallest = min(kind.decode(part[_MIN]) for part in filled)
+        largest = max(kind.decode(part[_MAX]) for part in filled)
+    except (ArithmeticError, ValueError, struct.error):
+        # Such as a date after the year 9999: no reason to say nothing of all other columns.
+        return merged
     # NaN is equal to nothing.
     return {**merged, "min": smallest, "max": largest} if smallest == smallest and largest == largest else merged  # noqa: PLR0124
+
+
+def _has_values(statistics: dict[int, Any]) -> bool:
+    is_exact = statistics.get(_MAX_IS_EXACT, True) and statistics.get(_MIN_IS_EXACT, True)
+    return bool(is_exact and _MAX in statistics and _MIN in statistics)

@@ -1,6 +1,7 @@
 """What a task may return, and how it travels on."""
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,8 @@ from shepherd.worker import folders, tables
 from shepherd.worker.desk import Desk
 from shepherd.worker.media import BYTES, FOLDER, JSON, PARQUET, TEXT, media_type_of
 from shepherd.worker.untouched import write_with_untouched
+
+logger = logging.getLogger(__name__)
 
 _RULE: Final = (
     "a task returns None, JSON, str, bytes, pathlib.Path, a data frame of polars, pandas or pyarrow, "
@@ -35,6 +38,8 @@ def encode(returned: Any, desk: Desk, *, is_by_path: bool = False) -> Value:
     """
     if is_by_path and isinstance(returned, str) and _names_file(returned):
         return _file(Path(returned), desk)
+    if isinstance(returned, str) and returned.startswith("/") and _names_file(returned):
+        logger.warning("the text %s was returned, not the file; return pathlib.Path to hand the file on", returned)
     node = _node(returned, desk, name="result")
     if isinstance(node, Fields | Items):
         return desk.put(to_document(node), name="result.json", media_type=DOCUMENT)

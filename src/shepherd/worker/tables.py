@@ -35,6 +35,11 @@ def writer_of(value: Any) -> Writer | None:
     return next((_WRITERS[key] for key in map(type_key, type(value).__mro__) if key in _WRITERS), None)
 
 
+def is_unnamed_index(column: str) -> bool:
+    """Tell whether a column of a Parquet file is an index of pandas without a name, which nobody else sees."""
+    return _UNNAMED_INDEX.fullmatch(column) is not None
+
+
 def scan(path: Path, kind: str = PARQUET) -> Any:
     pl = importlib.import_module("polars")
     if kind == CSV:
@@ -45,8 +50,17 @@ def scan(path: Path, kind: str = PARQUET) -> Any:
     if kind != PARQUET:
         raise TaskFailedError("invalid_data", f"the data is {kind}, which isn't read as a table")
     frame = pl.scan_parquet(path)
-    unnamed = [name for name in frame.collect_schema() if _UNNAMED_INDEX.fullmatch(name)]
+    unnamed = [name for name in frame.collect_schema() if is_unnamed_index(name)]
     return frame.drop(unnamed) if unnamed else frame
+
+
+def rows_of(frame: Any) -> list[tuple[Any, ...]]:
+    """Return the rows of a polars frame; times that Python can't hold, as those after the year 9999, as text."""
+    try:
+        return list(frame.rows())
+    except (ValueError, OverflowError):
+        pl = importlib.import_module("polars")
+        return list(frame.with_columns((pl.selectors.date() | pl.selectors.datetime()).cast(pl.String)).rows())
 
 
 def read_polars(path: Path) -> Any:
@@ -59,13 +73,13 @@ def read_pandas(path: Path) -> Any:
 
 def read_arrow(path: Path) -> Any:
     table = importlib.import_module("pyarrow.parquet").read_table(path)
-    return table.drop_columns([name for name in table.column_names if _UNNAMED_INDEX.fullmatch(name)])
+    return table.drop_columns([name for name in table.column_names if is_unnamed_index(name)])
 
 
 def stream_arrow(path: Path) -> Any:
     pa = importlib.import_module("pyarrow")
     file = importlib.import_module("pyarrow.parquet").ParquetFile(path)
-    names = [name for name in file.schema_arrow.names if not _UNNAMED_INDEX.fullmatch(name)]
+    names = [name for name in file.schema_arrow.names if not is_unnamed_index(name)]
     schema = pa.schema([file.schema_arrow.field(name) for name in names])
     return pa.RecordBatchReader.from_batches(schema, file.iter_batches(columns=names))
 
@@ -160,6 +174,11 @@ def parquet_to_csv(source: Path, target: Path) -> None:
         raise TaskFailedError("invalid_data", "the data is a table; to get it as CSV, install polars or pyarrow here")
 
 
+def seconds(column: str) -> Any:
+    """Return polars' expression of a column of durations in seconds: CSV has no form for them."""
+    return importlib.import_module("polars").col(column).dt.total_nanoseconds() / 1e9
+
+
 def _as_text(frame: Any) -> Any:
     """Write times as they are read from CSV: in UTC with its letter, or without any zone."""
     pl = importlib.import_module("polars")
@@ -169,7 +188,7 @@ def _as_text(frame: Any) -> Any:
             "invalid_data", f"the data can't be written as CSV: {', '.join(nested)} hold no plain values"
         )
     times = {name: dtype for name, dtype in schema.items() if isinstance(dtype, pl.Datetime)}
-    return frame.with_columns(
+    return frame.with_columns(seconds(name) for name, dtype in schema.items() if dtype == pl.Duration).with_columns(
         pl.col(name).dt.convert_time_zone("UTC").dt.to_string("%Y-%m-%dT%H:%M:%S%.fZ")
         if dtype.time_zone
         else pl.col(name).dt.to_string("%Y-%m-%d %H:%M:%S%.f")

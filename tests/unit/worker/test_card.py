@@ -3,7 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,62 @@ def test_times_are_told_as_times(desk: Desk) -> None:
     assert (column["type"], column["min"], column["max"]) == ("datetime", "2013-01-01T05:00:00", "2013-01-01T06:00:00")
 
 
+def test_times_with_a_zone_are_told_in_utc_as_such(desk: Desk) -> None:
+    at = pl.Series("at", [datetime(2013, 1, 1, 5, tzinfo=UTC)]).dt.convert_time_zone("Asia/Kolkata")
+
+    [column] = _card(desk, at.to_frame())["columns"]
+
+    assert (column["min"], column["max"]) == ("2013-01-01T05:00:00+00:00",) * 2
+
+
+def test_a_value_that_python_cannot_hold_costs_only_its_own_figures(desk: Desk) -> None:
+    far = pl.Series("at", [2**60]).cast(pl.Datetime("us"))
+
+    card = _card(desk, pl.DataFrame([far, pl.Series("n", [1])]))
+
+    assert card["first"] == [["+38504-08-17 21:30:06.846976", 1]]
+    assert card["columns"] == [
+        {"name": "at", "type": "datetime", "nulls": 0},
+        {"name": "n", "type": "int64", "nulls": 0, "min": 1, "max": 1},
+    ]
+
+
+def test_an_index_without_a_name_is_no_column_of_a_card(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "flights.parquet"
+    FLIGHTS.write_parquet(file)
+    source = result.encode(file, desk)
+
+    card = _card(desk, FLIGHTS.to_pandas().iloc[[2, 0]], source)
+
+    assert (card["column_count"], [column["name"] for column in card["columns"]]) == (4, FLIGHTS.columns)
+    assert (card["change"]["added"], card["change"]["rows_out"]) == ([], 2)
+
+
+def test_odd_frames_have_cards(desk: Desk) -> None:
+    assert _card(desk, pl.DataFrame())["column_count"] == 0
+    assert _card(desk, pd.DataFrame(index=range(3)))["column_count"] == 0
+    odd = pl.DataFrame(
+        {
+            "list": [[1, 2], None],
+            "struct": [{"a": 1}, {"a": None}],
+            "decimal": pl.Series(["1.10", None]).cast(pl.Decimal(10, 2)),
+            "category": pl.Series(["a", "b"], dtype=pl.Categorical),
+            "binary": [b"\xff\x00", b""],
+            "float": [float("inf"), float("-inf")],
+            "duration": pl.Series([1, 2]).cast(pl.Duration("ms")),
+            "time": pl.Series([1, 2]).cast(pl.Time),
+            "huge": pl.Series([2**63, 2**64 - 1], dtype=pl.UInt64),
+            "null": [None, None],
+        }
+    )
+
+    card = _card(desk, odd.lazy())
+
+    assert [column["name"] for column in card["columns"]] == odd.columns
+    assert len(card["first"]) == 2
+    assert card["columns"][8]["max"] == str(2**64 - 1)
+
+
 def _png(width: int, height: int) -> bytes:
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
@@ -205,6 +261,14 @@ def test_text_and_json_are_told_by_their_beginning(desk: Desk, tmp_path: Path) -
 
     assert (text["kind"], text["lines"], text["first"]) == ("text", 3, "one\ntwo\nthree")
     assert (document["kind"], document["type"], document["keys"]) == ("json", "object", ["a", "b"])
+
+
+def test_a_folder_of_many_folders_is_not_counted_by_half(desk: Desk, tmp_path: Path) -> None:
+    for number in range(1500):
+        (tmp_path / "maps" / str(number)).mkdir(parents=True)
+        (tmp_path / "maps" / str(number) / "a.txt").touch()
+
+    assert "items" not in _card(desk, tmp_path / "maps")
 
 
 def test_a_folder_and_several_values_are_told_by_what_they_hold(desk: Desk, tmp_path: Path) -> None:

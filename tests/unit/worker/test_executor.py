@@ -10,7 +10,7 @@ from shepherd.errors import NotFoundError, ProtocolError, StoreUnavailableError,
 from shepherd.store.memory import MemoryStore
 from shepherd.wire.envelope import Finished, TaskEnvelope, parse_reply
 from shepherd.wire.value import NOTHING, ClaimCheck, Inline, Value
-from shepherd.worker import current_task
+from shepherd.worker import current_task, executor
 from shepherd.worker.executor import Executor
 from shepherd.worker.task import task_of
 
@@ -51,6 +51,31 @@ def test_a_result_is_replied(execute: Any) -> None:
     reply = execute(lambda context: [context["a"], 2])
 
     assert (reply.token, reply.worker, reply.result, reply.error) == ("t", "w", Inline([1, 2]), None)
+
+
+class _Panic(BaseException):
+    """As polars raises it."""
+
+
+def test_a_card_that_cannot_be_made_costs_no_result(execute: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(*_: Any) -> None:
+        raise _Panic
+
+    monkeypatch.setattr(executor, "card_of", panic)
+
+    reply = execute(lambda _: b"content")
+
+    assert (reply.error, reply.card) == (None, None)
+    assert isinstance(reply.result, ClaimCheck)
+
+
+def test_a_returned_text_that_names_a_file_stays_a_text_and_says_so(
+    execute: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply = execute(lambda _: __file__)
+
+    assert reply.result == Inline(__file__)
+    assert "return pathlib.Path" in caplog.text
 
 
 def test_a_task_knows_itself_only_while_it_runs(execute: Any) -> None:
