@@ -4,9 +4,11 @@ import gzip
 import importlib
 import importlib.util
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -20,6 +22,10 @@ _CHUNK: Final = 1024 * 1024
 _TEXTS: Final = (
     *("is_string", "is_large_string", "is_binary", "is_large_binary", "is_fixed_size_binary"),
     *("is_string_view", "is_binary_view"),
+)
+#: What comes of reading what only looks as if it were packed.
+_NOT_PACKED: Final = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, OSError, EOFError, RuntimeError, NotImplementedError),
 )
 #: Rows of a table that are looked at together.
 _ROWS: Final = 64 * 1024
@@ -89,7 +95,7 @@ def _unpacked(file: IO[bytes], begins: bytes) -> Iterator[bytes]:
                 yield from _pieces(unpacked)  # type: ignore[arg-type]
         elif begins == b"PK\x03\x04":
             yield from _members(file)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, zlib.error, RuntimeError, NotImplementedError):
+    except _NOT_PACKED:
         # It only looks as if it were packed, or is locked: its bytes as they are were looked at before.
         return
 
@@ -107,7 +113,9 @@ def _texts_of_table(file: IO[bytes]) -> Iterator[bytes]:
     if _has_arrow():
         yield from _texts_by_arrow(importlib.import_module("pyarrow.parquet").ParquetFile(file))
     else:
-        yield from _texts_by_polars(importlib.import_module("polars"), file)
+        pl = importlib.import_module("polars")
+        with suppress(pl.exceptions.PolarsError):
+            yield from _texts_by_polars(pl, file)
 
 
 def _has_arrow() -> bool:

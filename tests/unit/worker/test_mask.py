@@ -137,6 +137,17 @@ def test_a_secret_in_a_table_is_found(tmp_path: Path, how: str, library: str, mo
     assert find_secret(path, "t.parquet", known) is None
 
 
+@pytest.mark.parametrize("library", ["pyarrow", "polars"])
+def test_what_is_no_table_is_no_fault(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if library == "polars":
+        monkeypatch.setattr(guarded, "_has_arrow", lambda: False)
+    known = Mask()
+    known.add("KEY", "abcdef-123456")
+
+    assert find_secret(b"PAR1 no table", "a.parquet", known) is None
+    assert find_secret(b"PAR1" + b"\0" * 64 + b"PAR1", "a.parquet", known) is None
+
+
 def test_a_secret_in_what_is_packed_is_found(tmp_path: Path) -> None:
     known = Mask()
     known.add("KEY", "abcdef-123456")
