@@ -4,7 +4,7 @@ import gzip
 import importlib
 import importlib.util
 import re
-import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,13 @@ from shepherd.worker.media import CSV, GEOJSON, HTML, JSON, NDJSON, PARQUET, TSV
 from shepherd.worker.recognise import GZIP, encoding_of, kind_of_file
 from shepherd.worker.tables import scan, write_lazy, write_polars
 from shepherd.worker.xml_tables import xml_to_parquet
+
+_CHUNK: Final = 1024 * 1024
+#: How many times its size a compressed table may have; gzip can make a thousand of one, tables come to fifty.
+_MOST_EXPANSION: Final = 200
+_ALWAYS_EXPANDED: Final = 1024**3
+#: Bytes of XML in a workbook, which is held whole.
+_LARGEST_WORKBOOK: Final = 2 * 1024**3
 
 
 def as_parquet(path: Path, claim: ClaimCheck, desk: Desk) -> Path:
@@ -78,6 +85,7 @@ def _excel(path: Path, claim: ClaimCheck, desk: Desk) -> Path:
     """Take the first sheet; a workbook has a million rows at most, so it is held whole."""
     if not importlib.util.find_spec("fastexcel"):
         raise _refused(claim, "is Excel; to read that, install fastexcel here (shepherd-pipelines[excel])")
+    _check_workbook(path, claim)
     pl = importlib.import_module("polars")
     try:
         frame = pl.read_excel(path, sheet_id=1, raise_if_empty=False, infer_schema_length=None)
@@ -89,6 +97,16 @@ def _excel(path: Path, claim: ClaimCheck, desk: Desk) -> Path:
         target,
     )
     return target
+
+
+def _check_workbook(path: Path, claim: ClaimCheck) -> None:
+    """Refuse a zip file that would fill the memory: a sheet that is full has some hundred MiB of XML."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as book:
+        size = sum(member.file_size for member in book.infolist())
+    if size > _LARGEST_WORKBOOK:
+        raise _refused(claim, f"is Excel of {size} bytes without compression; more than {_LARGEST_WORKBOOK} isn't read")
 
 
 #: How fastexcel calls a column without a name, by its place from 0.
@@ -106,9 +124,15 @@ _CONVERTERS: Final[dict[str, Callable[[Path, ClaimCheck, Desk], Path]]] = {
 
 def _expanded(path: Path, desk: Desk) -> Path:
     target = desk.path("expanded")
+    most = max(_ALWAYS_EXPANDED, path.stat().st_size * _MOST_EXPANSION)
     try:
         with gzip.open(path) as source, target.open("wb") as file:
-            shutil.copyfileobj(source, file, 1024 * 1024)
+            while chunk := source.read(_CHUNK):
+                if file.tell() > most:
+                    raise TaskFailedError(
+                        "invalid_data", f"the data expands to more than {most} bytes, as no table does"
+                    )
+                file.write(chunk)
     except (gzip.BadGzipFile, EOFError) as error:
         raise TaskFailedError("invalid_data", f"the data can't be expanded: {error}") from None
     return target

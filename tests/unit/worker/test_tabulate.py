@@ -16,6 +16,7 @@ import xlsxwriter
 
 from shepherd.errors import TaskFailedError
 from shepherd.store.memory import MemoryStore
+from shepherd.worker import tabulate
 from shepherd.worker.data import data_type
 from shepherd.worker.desk import Desk
 
@@ -159,3 +160,26 @@ def test_xml_that_is_dangerous_or_no_table_is_refused(read: Read, content: str, 
 
 def test_what_is_compressed_is_recognised_inside(read: Read) -> None:
     assert read(gzip.compress(b'{"a": 1}\n{"a": 2}\n'), name="lines.ndjson.gz")["a"].to_list() == [1, 2]
+
+
+def test_what_expands_as_no_table_does_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tabulate, "_ALWAYS_EXPANDED", 1000)
+    bomb = gzip.compress(b"0" * 3_000_000)
+
+    with (
+        Desk(MemoryStore(), prefix="runs/1", scratch=tmp_path) as desk,
+        pytest.raises(TaskFailedError, match="expands to more than"),
+    ):
+        data_type(pl.DataFrame).decode(desk.put(bomb, name="a.csv.gz", media_type="application/gzip"), desk)
+
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_a_workbook_that_would_fill_the_memory_is_refused(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tabulate, "_LARGEST_WORKBOOK", 100)
+    content = io.BytesIO()
+    with xlsxwriter.Workbook(content) as book:
+        book.add_worksheet().write_row(0, 0, ["a", "b"])
+
+    with pytest.raises(TaskFailedError, match="bytes without compression"):
+        read(content.getvalue(), name="a.xlsx")
