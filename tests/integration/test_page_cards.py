@@ -66,6 +66,29 @@ def test_an_image_is_drawn_and_what_could_hold_a_script_is_not(visitor: Client, 
     assert "<img" not in svg
 
 
+def test_what_could_not_be_counted_is_not_shown_as_a_number(visitor: Client, asha: User) -> None:
+    folder = _card(visitor, _run(asha, card={"kind": "folder", "files": [{"name": "a.txt", "size": 3}]}))
+    number = _card(visitor, _run(asha, card={"kind": "json", "type": "number", "first": "7"}))
+
+    assert "Too many files" in folder
+    assert "dict_items" not in folder + number
+    assert '<p class="data__size">number</p>' in number
+
+
+def test_each_of_several_values_has_its_links(visitor: Client, asha: User) -> None:
+    files = [
+        {"name": "late", "size": 3, "media_type": "application/vnd.apache.parquet"},
+        {"name": "a/b~c&<"},
+        {"name": "more", "items": 2},
+    ]
+
+    text = _card(visitor, _run(asha, card={"kind": "values", "items": 3, "files": files}))
+
+    assert 'data?part=%2Flate&amp;format=xlsx"' in text
+    assert 'data?part=%2Fa~1b~0c%26%3C"' in text
+    assert "part=%2Fmore" not in text
+
+
 def test_a_run_page_fetches_the_card_of_what_lies_in_the_store(visitor: Client, asha: User) -> None:
     run = _run(asha)
     task = Task.objects.get(run=run)

@@ -16,8 +16,11 @@ from django.conf import settings
 from django.test import override_settings
 from polars.testing import assert_frame_equal
 
+from shepherd.api.turns import Turns
+from shepherd.errors import TransientError
 from shepherd.pipelines.models import Run, Task
 from shepherd.store import Store, open_store
+from shepherd.wire.document import DOCUMENT, Fields, Items, to_document
 from shepherd.wire.value import ClaimCheck, Inline, Value
 from tests.support.web import Api, browser, faults_of, pipeline
 
@@ -150,6 +153,111 @@ def test_an_unknown_form_is_named(api: Api, returned: Returned) -> None:
 
     assert response.status_code == 422
     assert faults_of(response) == {"format": "must be one of csv, json, parquet, xlsx, or left out; is 'pdf'"}
+
+
+ODD = pl.DataFrame(
+    {
+        "list": [[1, None], None],
+        "struct": [{"a": 'x,"y"', "b": [True]}, {"a": None, "b": []}],
+        "array": pl.Series([[1.5, 2.0], None], dtype=pl.Array(pl.Float64, 2)),
+        "binary": [b"\xff\x00", None],
+        "decimal": pl.Series(["1.10", None]).cast(pl.Decimal(10, 2)),
+        "category": pl.Series(["a", None], dtype=pl.Categorical),
+        "float": [float("inf"), float("nan")],
+        "duration": pl.Series([1500, None]).cast(pl.Duration("ms")),
+        "time": pl.Series([0, None]).cast(pl.Time),
+        "zone": pl.Series([0, None]).cast(pl.Datetime("us", "Asia/Kolkata")),
+        "huge": pl.Series([2**64 - 1, None], dtype=pl.UInt64),
+        "far": pl.Series([2**60, None]).cast(pl.Datetime("us")),
+        "null": [None, None],
+    }
+)
+
+
+def test_a_table_of_odd_types_comes_in_every_form(api: Api, returned: Returned) -> None:
+    address = returned(ODD)
+
+    content = {form: _body(api.get(f"{address}/data", format=form)) for form in ("csv", "json", "parquet", "xlsx")}
+    rows = api.get(f"{address}/rows").json()["rows"]
+
+    assert_frame_equal(pl.read_parquet(content["parquet"]), ODD)
+    first, second = pl.read_csv(content["csv"], infer_schema=False).rows(named=True)
+    assert json.loads(first["list"]) == [1, None]
+    assert json.loads(first["struct"]) == {"a": 'x,"y"', "b": [True]}
+    assert (first["array"], first["binary"], first["decimal"]) == ("[1.5,2.0]", "ff00", "1.10")
+    assert (second["list"], second["array"], second["binary"]) == (None, None, None)
+    objects = json.loads(content["json"])
+    assert [each["list"] for each in objects] == [[1, None], None]
+    assert (objects[0]["binary"], objects[0]["duration"], first["duration"]) == ("ff00", 1.5, "1.5")
+    assert _cells(content["xlsx"])[0] == ODD.columns
+    assert (rows[0][0], rows[0][6], rows[1][6]) == ([1, None], "inf", "nan")
+
+
+def test_no_text_becomes_a_formula_in_excel(api: Api, returned: Returned) -> None:
+    evil = ["=1+1", "{=1+1}", "+1", "-1", "@SUM(1)", "http://example.org", "1"]
+
+    content = _body(api.get(f"{returned(pl.DataFrame({'{=2+2}': evil}))}/data", format="xlsx"))
+
+    assert [cell for [cell] in _cells(content)] == ["{=2+2}", *evil]
+    with zipfile.ZipFile(io.BytesIO(content)) as book:
+        sheet = book.read("xl/worksheets/sheet1.xml")
+    assert b"<f" not in sheet
+    assert b"hyperlink" not in sheet
+
+
+def test_a_table_without_columns_has_every_form(api: Api, returned: Returned) -> None:
+    address = returned(pl.DataFrame())
+
+    assert all(_body(api.get(f"{address}/data", format=form)) for form in ("csv", "json", "parquet", "xlsx"))
+    assert api.get(f"{address}/rows").json()["rows"] == []
+
+
+def test_what_only_says_that_it_is_a_table_is_refused(api: Api, returned: Returned, store: Store) -> None:
+    text = store.put(b"PAR1 or not", key="runs/1/a.parquet", media_type=PARQUET)
+    number = store.put(b"7", key="runs/1/a.json", media_type="application/json")
+
+    for value in (text, number, replace(number, size=10**9)):
+        address = returned(value)
+        assert api.get(f"{address}/data", format="csv").status_code == 406
+        assert api.get(f"{address}/rows").status_code == 406
+
+
+def test_a_media_type_that_is_none_does_no_harm(api: Api, returned: Returned, store: Store) -> None:
+    claim = store.put(b"x", key="runs/1/a", media_type="text/html\r\nSet-Cookie: a=b")
+
+    response = api.get(f"{returned(claim)}/data")
+
+    assert (_body(response), response["Content-Type"]) == (b"x", "application/octet-stream")
+
+
+def test_each_of_several_values_is_given_out(api: Api, returned: Returned, store: Store) -> None:
+    table = _left(store, FLIGHTS)
+    parts = Fields({"late": table, "a/b~c": Inline({"n": 1}), "more": Items([Inline("text"), table])})
+    document = store.put(to_document(parts), key="runs/1/result.json", media_type=DOCUMENT)
+    address = returned(document)
+
+    late = api.get(f"{address}/data", part="late", format="csv")
+    rows = api.get(f"{address}/rows", part="/more/1", limit=1)
+
+    assert b"UA" in _body(late)
+    assert late["Content-Disposition"].endswith('-scrape-late.csv"')
+    assert rows.json()["rows"][0][0] == "UA"
+    assert json.loads(_body(api.get(f"{address}/data", part="/a~1b~0c"))) == {"n": 1}
+    assert _body(api.get(f"{address}/data", part="more/0")) == b"text"
+    for unknown in ("early", "more", "more/2", "more/-1", "more/x", "late/0", "/"):
+        refused = api.get(f"{address}/data", part=unknown)
+        assert refused.status_code == 404, unknown
+    assert "'late', 'a/b~c', 'more'" in api.get(f"{address}/data", part="early").json()["error"]["message"]
+    assert api.get(f"{returned(FLIGHTS)}/data", part="late").status_code == 404
+
+
+def test_what_takes_long_leaves_the_server_room_for_others() -> None:
+    turns = Turns(1, patience_s=0.01)
+
+    with turns.one(), pytest.raises(TransientError, match="busy"), turns.one():
+        pass
+    with turns.one():
+        pass
 
 
 def test_rows_come_with_the_columns_that_are_asked_for(api: Api, returned: Returned) -> None:

@@ -1,16 +1,17 @@
 """A result in the form that a caller wants: as it was stored, or a table as CSV, JSON, Parquet or Excel.
 
-Whatever the size, what is held in memory is a few batches of rows: data goes from file to file, and out in pieces.
+Whatever the size, what is held in memory is a few batches of rows: data goes from file to file.
 polars is imported by the first call only, so that the web process starts and stays light without it.
 """
 
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from shepherd.errors import NotAcceptableError, TaskFailedError
 from shepherd.wire.value import ClaimCheck, Inline, Value
@@ -22,6 +23,8 @@ SHEET_ROWS: Final = 1_048_575
 SHEET_COLUMNS: Final = 16_384
 _CELL: Final = 32_767
 _BATCH: Final = 10_000
+#: Bytes of a JSON result, which is held whole to be read as a table.
+_LARGEST_JSON: Final = 64 * 1024**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +46,30 @@ def table_of(value: Value, fetch: Callable[[ClaimCheck], Path]) -> Any:
     try:
         if isinstance(value, Inline):
             return _of_records(value.value)
+        if kind_of(value) == JSON and value.size > _LARGEST_JSON:
+            raise NotAcceptableError(
+                f"the result is {value.size} bytes of JSON; up to {_LARGEST_JSON} is read as a table: take it as it is"
+            )
         return tables.scan(fetch(value), kind_of(value))
     except TaskFailedError as error:
         raise NotAcceptableError(f"the result is no table: {error}") from None
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Say of what can't be read, or written in some form, that it can't, wherever polars finds out.
+
+    Raises:
+        NotAcceptableError: It can't.
+    """
+    try:
+        yield
+    # A panic of polars is no `Exception`.
+    except BaseException as error:
+        if type(error).__module__.partition(".")[0] not in {"polars", "pyo3_runtime"}:
+            raise
+        reason = str(error).partition("\n")[0][:300]
+        raise NotAcceptableError(f"the result can't be read as a table, or not written so: {reason}") from error
 
 
 def _of_records(value: Any) -> Any:
@@ -55,7 +79,26 @@ def _of_records(value: Any) -> Any:
 
 
 def _csv(frame: Any, target: Path) -> None:
-    frame.sink_csv(target)
+    nested = [name for name, kind in frame.collect_schema().items() if kind.is_nested()]
+    _as_text(frame).with_columns(map(_as_json, nested)).sink_csv(target)
+
+
+def _as_text(frame: Any) -> Any:
+    """Write as text what neither CSV nor JSON has a form for: bytes in hexadecimal digits, durations in seconds."""
+    pl = importlib.import_module("polars")
+    schema = frame.collect_schema()
+    return frame.with_columns(
+        *(pl.col(name).bin.encode("hex") for name, kind in schema.items() if kind == pl.Binary),
+        *(tables.seconds(name) for name, kind in schema.items() if kind == pl.Duration),
+    )
+
+
+def _as_json(name: str) -> Any:
+    """Return the expression of a column of lists or structures as JSON, to be a field of CSV."""
+    pl = importlib.import_module("polars")
+    # Only a structure is made JSON of.
+    text = pl.struct(pl.col(name).alias("v")).struct.json_encode().str.strip_prefix('{"v":').str.strip_suffix("}")
+    return pl.when(pl.col(name).is_not_null()).then(text).alias(name)
 
 
 def _parquet(frame: Any, target: Path) -> None:
@@ -65,7 +108,7 @@ def _parquet(frame: Any, target: Path) -> None:
 def _json(frame: Any, target: Path) -> None:
     """Write one JSON list, a record in each line."""
     lines = target.with_suffix(".lines")
-    frame.sink_ndjson(lines)
+    _as_text(frame).sink_ndjson(lines)
     with lines.open("rb") as read, target.open("wb") as out:
         out.write(b"[")
         for number, line in enumerate(read):
@@ -83,11 +126,12 @@ def _xlsx(frame: Any, target: Path) -> None:
             f"the table has {rows} rows and {len(names)} columns; a sheet of Excel holds {SHEET_ROWS} and "
             f"{SHEET_COLUMNS}: take csv or parquet"
         )
-    # Row by row into the file; texts aren't taken for formulas, numbers or links.
-    options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "tmpdir": target.parent}
-    with xlsxwriter.Workbook(target, options) as book:
+    # Row by row into the file.
+    with xlsxwriter.Workbook(target, {"constant_memory": True, "tmpdir": target.parent}) as book:
         sheet = book.add_worksheet("result")
-        sheet.write_row(0, 0, names, book.add_format({"bold": True}))
+        # A text is a text: never a formula, not even `{=1+1}`, nor a number or a link.
+        sheet.add_write_handler(str, lambda sheet, *cell: sheet.write_string(*cell))
+        sheet.write_row(0, 0, [name[:_CELL] for name in names], book.add_format({"bold": True}))
         sheet.freeze_panes(1, 0)
         for number, row in enumerate(_rows(frame), start=1):
             sheet.write_row(number, 0, map(_excel, row))
@@ -95,7 +139,7 @@ def _xlsx(frame: Any, target: Path) -> None:
 
 def _rows(frame: Any) -> Iterator[tuple[Any, ...]]:
     for batch in frame.collect_batches(chunk_size=_BATCH, maintain_order=True):
-        yield from batch.iter_rows()
+        yield from tables.rows_of(batch)
 
 
 def _excel(value: Any) -> Any:
@@ -134,20 +178,3 @@ FORMS: Final = {
     "parquet": Form(media_type=PARQUET, write=_parquet),
     "xlsx": Form(media_type="application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", write=_xlsx),
 }
-
-
-class Pieces:
-    """A file on its way out, and what is to be done when it is out, or when nobody wants the rest."""
-
-    def __init__(self, file: IO[bytes], *, done: Callable[[], None], piece: int = 256 * 1024) -> None:
-        self._file = file
-        self._done = done
-        self._piece = piece
-
-    def __iter__(self) -> Iterator[bytes]:
-        while piece := self._file.read(self._piece):
-            yield piece
-
-    def close(self) -> None:
-        self._file.close()
-        self._done()

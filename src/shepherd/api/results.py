@@ -1,34 +1,48 @@
 """The endpoints that give out what a task returned: its card, its data, its rows."""
 
+import re
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final, TypeVar
+from typing import IO, Annotated, Any, Final, TypeVar
 from urllib.parse import quote
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Query, Router
 
 from shepherd.api.auth import BearerToken, Session
-from shepherd.api.forms import FORMS, Pieces, plain, table_of
+from shepherd.api.forms import FORMS, plain, reading, table_of
+from shepherd.api.parts import part_of
 from shepherd.api.schemas import ColumnOut, ErrorOut, RowsOut
+from shepherd.api.turns import Turns
 from shepherd.errors import Fault, InvalidInputError, ProtocolError, StoreUnavailableError
 from shepherd.pipelines import queries
 from shepherd.store import open_store
+from shepherd.store.key import segment
 from shepherd.wire import strict_json
-from shepherd.wire.value import ClaimCheck, Inline
+from shepherd.wire.value import ClaimCheck, Inline, Value
+from shepherd.worker import tables
 from shepherd.worker.card import shape
+from shepherd.worker.media import BYTES
 
 router = Router(auth=[BearerToken(), Session()])
 
 _Response = TypeVar("_Response", bound=HttpResponseBase)
 
 MOST_ROWS: Final = 1_000
+#: Of rows that are answered in one piece.
+_MOST_BYTES: Final = 32 * 1024**2
+#: Of the eight threads that the server has, some stay for whoever posts a pipeline meanwhile.
+_TURNS: Final = Turns(4, patience_s=3)
+_MEDIA_TYPE: Final = re.compile(r"[!-~][ -~]{0,199}")
 _REFUSALS: dict[int, Any] = dict.fromkeys((401, 404, 406, 409, 422, 503), ErrorOut)
 _TASK: Final = "/runs/{run_id}/tasks/{task}"
+_Part = Annotated[
+    str, Query(description="Which of several values is meant: its name, its number from 0, or a JSON pointer to it.")
+]
 _FILE: Final = {"200": {"description": "The file.", "content": {"*/*": {}}}}
 
 
@@ -60,25 +74,31 @@ def data(
     format: Annotated[  # noqa: A002  # its name in the address
         str, Query(description="`csv`, `json`, `parquet` or `xlsx` for a table; as it is stored, if left out.")
     ] = "",
+    part: _Part = "",
 ) -> Any:
     """Give out what a task returned, as a file; 406 for what is no table in the form of one."""
     if format and format not in FORMS:
         raise InvalidInputError.at("format", f"must be one of {', '.join(FORMS)}, or left out; is {format[:100]!r}")
-    result = _result(run_id, task)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shepherd-out-")))
-        if format:
-            path, media_type, suffix = folder / "out", FORMS[format].media_type, f".{format}"
-            FORMS[format].write(table_of(result.value, _fetcher(folder)), path)
-        elif isinstance(result.value, Inline):
-            return _inline(result)
-        else:
-            path, media_type = _fetcher(folder)(result.value), result.value.media_type
-            suffix = PurePosixPath(result.value.uri).suffix
-        # From here on the response closes it: the folder stays until the last piece is out.
-        response = StreamingHttpResponse(Pieces(path.open("rb"), done=stack.pop_all().close), content_type=media_type)
-        response["Content-Length"] = path.stat().st_size
-        return _as_file(response, result, suffix)
+    result = _result(run_id, task, part)
+    if isinstance(result.value, Inline) and not format:
+        return _inline(result, part=part)
+    with _TURNS.one(), tempfile.TemporaryDirectory(prefix="shepherd-out-") as folder:
+        # What is open can be read when its name is gone: so nothing is left, whatever becomes of this process.
+        file, media_type, suffix = _opened(result.value, format, Path(folder))
+    # The server sends a file without holding one of its threads for it, however slowly it is taken.
+    return _as_file(FileResponse(file, content_type=media_type), result, suffix, part=part)
+
+
+def _opened(value: Value, form: str, folder: Path) -> tuple[IO[bytes], str, str]:
+    if not form:
+        assert isinstance(value, ClaimCheck)
+        file = _fetcher(folder)(value).open("rb")
+        media_type = value.media_type if _MEDIA_TYPE.fullmatch(value.media_type) else BYTES
+        return file, media_type, PurePosixPath(value.uri).suffix
+    path = folder / "out"
+    with reading():
+        FORMS[form].write(table_of(value, _fetcher(folder)), path)
+    return path.open("rb"), FORMS[form].media_type, f".{form}"
 
 
 @router.get(f"{_TASK}/rows", response={200: RowsOut, **_REFUSALS}, summary="Read rows of a table", url_name="rows")
@@ -89,17 +109,20 @@ def rows(
     columns: Annotated[str, Query(description="Names, with commas between them, or given several times.")] = "",  # noqa: ARG001  # read below, all of them
     limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 100,
     offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    part: _Part = "",
 ) -> RowsOut:
     """Read some rows of the table that a task returned, in their order; 406 for what is no table."""
-    result = _result(run_id, task)
-    with tempfile.TemporaryDirectory(prefix="shepherd-out-") as folder:
+    result = _result(run_id, task, part)
+    with _TURNS.one(), reading(), tempfile.TemporaryDirectory(prefix="shepherd-out-") as folder:
         frame = table_of(result.value, _fetcher(Path(folder)))
         existing = frame.collect_schema()
         names = _wanted(request.GET.getlist("columns"), existing.names())
         found = frame.select(names).slice(offset, limit).collect(engine="streaming")
+        if found.estimated_size() > _MOST_BYTES:
+            raise InvalidInputError.at("limit", f"these rows have more than {_MOST_BYTES} bytes: ask for fewer")
         return RowsOut(
             columns=[ColumnOut(name=name, type=str(existing[name])) for name in names],
-            rows=[[plain(value) for value in row] for row in found.iter_rows()],
+            rows=[[plain(value) for value in row] for row in tables.rows_of(found)],
             offset=offset,
             limit=limit,
             total=(result.card or {}).get("rows"),
@@ -119,8 +142,11 @@ def card_of(result: queries.TaskResult) -> dict[str, Any]:
     return {"kind": "json", **shape(value.value), "size": size, "media_type": "application/json"}
 
 
-def _result(run_id: str, task: str) -> queries.TaskResult:
-    return queries.one_result(queries.find_number(run_id), task)
+def _result(run_id: str, task: str, part: str = "") -> queries.TaskResult:
+    result = queries.one_result(queries.find_number(run_id), task)
+    if not part:
+        return result
+    return replace(result, value=part_of(result.value, part, open_store(settings.SHEPHERD.store_url).read), card=None)
 
 
 def _fetcher(folder: Path) -> Callable[[ClaimCheck], Path]:
@@ -133,17 +159,18 @@ def _fetcher(folder: Path) -> Callable[[ClaimCheck], Path]:
     return fetch
 
 
-def _inline(result: queries.TaskResult) -> HttpResponse:
+def _inline(result: queries.TaskResult, *, part: str) -> HttpResponse:
     assert isinstance(result.value, Inline)
     value = result.value.value
     if isinstance(value, str):
-        return _as_file(HttpResponse(value, content_type="text/plain; charset=utf-8"), result, ".txt")
-    return _as_file(HttpResponse(strict_json.dumps(value), content_type="application/json"), result, ".json")
+        return _as_file(HttpResponse(value, content_type="text/plain; charset=utf-8"), result, ".txt", part=part)
+    return _as_file(HttpResponse(strict_json.dumps(value), content_type="application/json"), result, ".json", part=part)
 
 
-def _as_file(response: _Response, result: queries.TaskResult, suffix: str) -> _Response:
+def _as_file(response: _Response, result: queries.TaskResult, suffix: str, *, part: str) -> _Response:
     """Have a browser save it: what a task returned is never a page of this server's."""
-    name = f"run-{result.task.run_id}-{result.task.name}{suffix}"
+    named = f"-{segment(part.removeprefix('/'))}" if part else ""
+    name = f"run-{result.task.run_id}-{result.task.name}{named}{suffix}"
     response["Content-Disposition"] = f'attachment; filename="{quote(name)}"'
     response["X-Content-Type-Options"] = "nosniff"
     response["Content-Security-Policy"] = "sandbox; default-src 'none'"

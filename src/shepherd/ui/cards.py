@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -11,6 +12,7 @@ from django.views.decorators.http import require_safe
 from shepherd.errors import ConflictError, NotFoundError
 from shepherd.pipelines import queries
 from shepherd.ui.access import logged_in
+from shepherd.worker.media import PARQUET
 
 _FORMS = (("CSV", "csv"), ("JSON", "json"), ("Parquet", "parquet"), ("Excel", "xlsx"))
 #: What a browser draws without running anything in it.
@@ -35,10 +37,28 @@ class ShownCard:
         return [(word, f"{self.address}?format={form}") for word, form in _FORMS]
 
     @property
+    def parts(self) -> list[dict[str, Any]]:
+        """What a folder or several values consist of; each value with the words and addresses of its links."""
+        return [{**part, "downloads": self._of_part(part)} for part in self.card.get("files", [])]
+
+    def _of_part(self, part: dict[str, Any]) -> list[tuple[str, str]]:
+        # Of several values in one of several a card says only how many they are.
+        if self.card.get("kind") != "values" or "items" in part:
+            return []
+        pointer = quote("/" + str(part["name"]).replace("~", "~0").replace("/", "~1"), safe="")
+        forms = _FORMS if part.get("media_type") == PARQUET else (("Download", ""),)
+        return [(word, f"{self.address}?part={pointer}{f'&format={form}' if form else ''}") for word, form in forms]
+
+    @property
     def image(self) -> str:
         """The address of an image to be drawn; empty for what is none, or too large."""
         is_drawn = self.card.get("media_type") in _DRAWN and self.card.get("size", 0) <= _MOST_DRAWN
         return self.address if is_drawn else ""
+
+    @property
+    def items(self) -> int | None:
+        """How many; not asked of the card by a template, which takes the `items` of a dictionary without one."""
+        return self.card.get("items")
 
     @property
     def first_columns(self) -> list[dict[str, Any]]:
