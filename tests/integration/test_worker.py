@@ -404,6 +404,34 @@ def take_any(context, data: Any): return [type(data).__name__, data if not isins
     assert refused.error.code == "invalid_data"
 
 
+def test_what_a_killed_task_leaves_on_the_disk_is_removed(talk: Conversation) -> None:
+    source = """
+import os
+from pathlib import Path
+
+@worker.task
+def leaving(context, data: Path):
+    return os.kill(os.getpid(), 9) if context else str(data)
+"""
+    _start(talk, source)
+
+    def file() -> Path:
+        found = talk.result("leaving", data=Inline([1]))
+        assert isinstance(found, Inline)
+        return Path(found.value)
+
+    first = file()
+    killed = talk.call("leaving", {"kill": True}, data=Inline([1]))
+    second = file()
+
+    assert killed.error is not None
+    # Of the worker, of the child, of the attempt, of the file.
+    assert first.parents[3] == second.parents[3]
+    assert first.parents[2] != second.parents[2]
+    assert not first.parents[2].exists()
+    assert second.parents[2].exists()
+
+
 def test_data_of_a_store_that_this_worker_does_not_see_is_retryable(talk: Conversation) -> None:
     _start(talk, "@worker.task\ndef seeing(context, data: bytes): return len(data)")
     claim = ClaimCheck(uri="file:///elsewhere/x", sha256="0" * 64, size=1, media_type="text/plain")
