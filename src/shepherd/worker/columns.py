@@ -1,7 +1,9 @@
 """What the columns of a text table are: judged by their values, and never so that a value is lost."""
 
+import functools
 import importlib
-from collections.abc import Iterable
+import operator
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final
 
@@ -12,6 +14,7 @@ _ROWS_TO_JUDGE: Final = 10_000
 #: How many columns are judged at once: for each there are a dozen expressions.
 _AT_ONCE: Final = 200
 
+_DIGITS: Final = 18
 # A zero in front says that it is a code, as a postal code; more than 18 digits don't fit into 64 bits.
 _INTEGER: Final = r"^[+-]?(0|[1-9]\d{0,17})$"
 _NUMBER: Final = r"^[+-]?((0|[1-9]\d{0,17})(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?$"
@@ -38,20 +41,21 @@ class Kind(Enum):
     @property
     def is_converted(self) -> bool:
         """Return whether it is read as text first."""
-        return self not in {Kind.INTEGER, Kind.NUMBER, Kind.BOOLEAN, Kind.TEXT}
+        return self not in {Kind.BOOLEAN, Kind.TEXT}
 
 
 _TIMES: Final = (Kind.TIME, Kind.TIME_T, Kind.TIME_UTC)
 
 
-def judge_head(strings: Any, *, has_decimal_comma: bool) -> dict[str, Kind]:
-    """Return the kinds of a lazy frame's columns, all of strings, by its first rows."""
+def judge_head(strings: Any, *, has_decimal_comma: bool) -> tuple[dict[str, Kind], bool]:
+    """Return the kinds of a lazy frame's columns, all of strings, by its first rows; and whether these are all rows."""
     head = strings.head(_ROWS_TO_JUDGE).collect()
     kinds = judge(head.lazy(), head.columns, has_decimal_comma=has_decimal_comma)
-    if head.height == _ROWS_TO_JUDGE:
+    is_all = head.height < _ROWS_TO_JUDGE
+    if not is_all:
         missing = [name for name in head.columns if head[name].null_count() == head.height]
         kinds |= judge(strings, missing, has_decimal_comma=has_decimal_comma)
-    return kinds
+    return kinds, is_all
 
 
 def judge(strings: Any, names: Iterable[str], *, has_decimal_comma: bool) -> dict[str, Kind]:
@@ -70,20 +74,61 @@ def judge(strings: Any, names: Iterable[str], *, has_decimal_comma: bool) -> dic
 def read_as(kind: Kind) -> Any:
     """Return the type as which a column's text is parsed at once."""
     pl = importlib.import_module("polars")
-    return {Kind.INTEGER: pl.Int64, Kind.NUMBER: pl.Float64, Kind.BOOLEAN: pl.Boolean}.get(kind, pl.String)
+    return pl.Boolean if kind is Kind.BOOLEAN else pl.String
 
 
-def conversion(name: str, kind: Kind) -> Any:
-    """Return what makes a column of strings what it is; raises on a value that isn't that, when computed."""
+def conversion(name: str, kind: Kind, *, is_sure: bool) -> Any:
+    """Return what makes a column of strings what it is; raises on a value that isn't that, when computed.
+
+    Where only some rows were judged (not `is_sure`), parsing alone would take `00501` for a number and lose its
+    zeros: then it raises on all that `judge` wouldn't take, and on a little more, such as `1e300`.
+    """
     pl = importlib.import_module("polars")
-    column = pl.col(name)
+    text = pl.col(name)
+    if not is_sure and kind in _ODD:
+        # No type takes the question mark.
+        text = pl.when(_ODD[kind](text)).then(pl.lit("?")).otherwise(text).alias(name)
+    if kind is Kind.INTEGER:
+        return text.cast(pl.Int64)
+    if kind is Kind.NUMBER:
+        return text.cast(pl.Float64) if is_sure else _bounded(text.cast(pl.Float64))
     if kind is Kind.DECIMAL_COMMA:
-        return column.str.replace(",", ".", literal=True).cast(pl.Float64)
+        return text.str.replace(",", ".", literal=True).cast(pl.Float64)
     if kind is Kind.DATE:
-        return column.str.to_date(kind.value)
-    time = column.str.to_datetime(kind.value, time_unit="us")
+        return text.str.to_date(kind.value)
+    time = text.str.to_datetime(kind.value, time_unit="us")
     return time.dt.replace_time_zone("UTC") if kind is Kind.TIME_UTC else time
 
+
+def _is_odd_integer(text: Any) -> Any:
+    return _has_zero_in_front(text) | (text.str.len_bytes() > _DIGITS)
+
+
+def _is_odd_number(text: Any) -> Any:
+    is_fraction = [text.str.starts_with(sign + zero) for sign in ("", "-", "+") for zero in ("0.", "0e", "0E")]
+    return _has_zero_in_front(text) & ~functools.reduce(operator.or_, is_fraction)
+
+
+def _has_zero_in_front(text: Any) -> Any:
+    length = text.str.len_bytes()
+    has_sign = text.str.starts_with("-0") | text.str.starts_with("+0")
+    return (text.str.starts_with("0") & (length > 1)) | (has_sign & (length > 2))
+
+
+def _bounded(value: Any) -> Any:
+    """Return the same numbers; raises, when computed, on one of more than 18 digits, on NaN and on the infinities."""
+    pl = importlib.import_module("polars")
+    # 64 bits hold ten times as much as 18 digits: of what is larger, some digits are lost already.
+    return pl.when((value * 10).cast(pl.Int64).is_not_null()).then(value)
+
+
+#: What a value's text is like, by the kind of its column, that parsing would take although `judge` wouldn't.
+_ODD: Final[dict[Kind, Callable[[Any], Any]]] = {
+    Kind.INTEGER: _is_odd_integer,
+    Kind.NUMBER: _is_odd_number,
+    Kind.DECIMAL_COMMA: lambda text: ~text.str.contains(_COMMA),
+    Kind.DATE: lambda text: text.str.len_bytes() != len("2024-01-31"),
+}
 
 _COUNTED: Final = ("all", "surely", *Kind)
 
@@ -93,16 +138,17 @@ def _counts(name: str, index: int) -> list[Any]:
     text = pl.col(name)
     patterns = {
         Kind.INTEGER: _INTEGER,
-        Kind.NUMBER: _NUMBER,
         Kind.DECIMAL_COMMA: _COMMA,
         "surely": _SURELY_COMMA,
         Kind.BOOLEAN: _BOOLEAN,
     }
-    # A year before 1000 or a day that doesn't exist is text.
+    # What is larger than any float is text; so is a year before 1000, and a day that doesn't exist.
+    number = text.str.contains(_NUMBER) & text.cast(pl.Float64, strict=False).is_finite()
     date = text.str.contains(_DATE) & text.str.to_date(Kind.DATE.value, strict=False).is_not_null()
     return [
         text.count().alias(f"{index}all"),
         *(text.str.contains(pattern).sum().alias(f"{index}{kind}") for kind, pattern in patterns.items()),
+        number.sum().alias(f"{index}{Kind.NUMBER}"),
         date.sum().alias(f"{index}{Kind.DATE}"),
         *(text.str.to_datetime(kind.value, strict=False).count().alias(f"{index}{kind}") for kind in _TIMES),
         pl.lit(0).alias(f"{index}{Kind.TEXT}"),

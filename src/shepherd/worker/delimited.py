@@ -27,7 +27,9 @@ _SEPARATOR_LINE: Final = re.compile(r"\"?sep=(.)\"?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Layout:
+class Layout:
+    """How the rows of a CSV file are written."""
+
     separator: str
     #: Unique, none empty.
     names: Sequence[str]
@@ -46,7 +48,7 @@ def csv_to_parquet(source: Path, desk: Desk, *, encoding: str, separator: str = 
     """
     pl = importlib.import_module("polars")
     path = source if encoding in {"utf-8", "utf-8-sig"} else _recoded(source, desk.path("recoded.csv"), encoding)
-    layout = _layout(_head(path), separator)
+    layout = layout_of(path, separator=separator)
     target = desk.path("data.parquet")
     if not layout.names:
         pl.DataFrame().write_parquet(target)
@@ -63,25 +65,31 @@ def csv_to_parquet(source: Path, desk: Desk, *, encoding: str, separator: str = 
     return target
 
 
-def _convert(path: Path, layout: _Layout, target: Path) -> None:
+def layout_of(path: Path, *, encoding: str = "utf-8-sig", separator: str = "") -> Layout:
+    """Return how a file's rows are written, by its first ones. Bytes that the encoding lacks do no harm."""
+    return _layout(_head(path, encoding), separator)
+
+
+def _convert(path: Path, layout: Layout, target: Path) -> None:
     pl = importlib.import_module("polars")
     strings = _scan(path, layout, dict.fromkeys(layout.names, pl.String))
     has_comma = layout.separator != ","
-    kinds = columns.judge_head(strings, has_decimal_comma=has_comma)
+    kinds, is_sure = columns.judge_head(strings, has_decimal_comma=has_comma)
     try:
-        _sink(path, layout, kinds, target)
+        _sink(path, layout, kinds, target, is_sure=is_sure)
     except pl.exceptions.PolarsError:
         # A later row isn't like the first ones.
-        _sink(path, layout, columns.judge(strings, layout.names, has_decimal_comma=has_comma), target)
+        kinds = columns.judge(strings, layout.names, has_decimal_comma=has_comma)
+        _sink(path, layout, kinds, target, is_sure=True)
 
 
-def _sink(path: Path, layout: _Layout, kinds: dict[str, columns.Kind], target: Path) -> None:
+def _sink(path: Path, layout: Layout, kinds: dict[str, columns.Kind], target: Path, *, is_sure: bool) -> None:
     read_as = {name: columns.read_as(kind) for name, kind in kinds.items()}
-    conversions = [columns.conversion(name, kind) for name, kind in kinds.items() if kind.is_converted]
+    conversions = [columns.conversion(name, kind, is_sure=is_sure) for name, kind in kinds.items() if kind.is_converted]
     write_lazy(_scan(path, layout, read_as).with_columns(conversions), target)
 
 
-def _scan(path: Path, layout: _Layout, schema: dict[str, Any]) -> Any:
+def _scan(path: Path, layout: Layout, schema: dict[str, Any]) -> Any:
     return importlib.import_module("polars").scan_csv(
         path,
         has_header=False,
@@ -104,14 +112,14 @@ def _recoded(source: Path, target: Path, encoding: str) -> Path:
     return target
 
 
-def _head(path: Path) -> str:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+def _head(path: Path, encoding: str) -> str:
+    with path.open(encoding=encoding, errors="replace", newline="") as file:
         head = file.read(_HEAD)
         is_whole = not file.read(1)
     return head if is_whole or "\n" not in head else head[: head.rindex("\n") + 1]
 
 
-def _layout(head: str, separator: str) -> _Layout:
+def _layout(head: str, separator: str) -> Layout:
     csv.field_size_limit(_LONGEST_FIELD)
     first = head.lstrip().partition("\n")[0].strip()
     named = _SEPARATOR_LINE.fullmatch(first)
@@ -119,7 +127,7 @@ def _layout(head: str, separator: str) -> _Layout:
         separator, head = named[1], head.lstrip().partition("\n")[2]
     chosen = separator or max(_SEPARATORS, key=lambda candidate: _fit(head, candidate))
     header = next(_records(head, chosen), [])
-    return _Layout(separator=chosen, names=unique_names(header), skipped=1 if named else 0)
+    return Layout(separator=chosen, names=unique_names(header), skipped=1 if named else 0)
 
 
 def _records(text: str, separator: str) -> Iterator[list[str]]:
@@ -174,7 +182,7 @@ class Clean(csv.Dialect):
     quoting = csv.QUOTE_MINIMAL
 
 
-def _rewritten(path: Path, desk: Desk, layout: _Layout) -> tuple[Path, _Layout]:
+def _rewritten(path: Path, desk: Desk, layout: Layout) -> tuple[Path, Layout]:
     target = desk.path("rewritten.csv")
     with (
         path.open(encoding="utf-8-sig", errors="strict", newline="") as source,
@@ -186,7 +194,7 @@ def _rewritten(path: Path, desk: Desk, layout: _Layout) -> tuple[Path, _Layout]:
         for number, record in enumerate(_counted(reader, at)):
             if number >= layout.skipped:
                 writer.writerow(_fitted(record, layout, line=at[0]))
-    return target, _Layout(separator=Clean.delimiter, names=layout.names, skipped=0)
+    return target, Layout(separator=Clean.delimiter, names=layout.names, skipped=0)
 
 
 def _counted(reader: Any, at: list[int]) -> Iterator[list[str]]:
@@ -208,7 +216,7 @@ def _naming_lines() -> Iterator[list[int]]:
         raise _unreadable(f"line {at[0]}: {error}; is a quote not closed?") from None
 
 
-def _fitted(record: list[str], layout: _Layout, *, line: int) -> list[str]:
+def _fitted(record: list[str], layout: Layout, *, line: int) -> list[str]:
     wanted = len(layout.names)
     if len(record) > wanted and any(record[wanted:]):
         raise _unreadable(f"line {line} has {len(record)} fields, but the header names {wanted}")

@@ -135,6 +135,51 @@ def test_later_rows_that_are_unlike_the_first_change_what_a_column_is(read: Read
 
 
 @pytest.mark.parametrize(
+    ("early", "late", "type_"),
+    [
+        ("12345", "00501", pl.String),
+        ("12345", "-01", pl.String),
+        ("12345", "+00", pl.String),
+        ("12345", "1234567890123456789", pl.String),
+        ("12345", "-123456789012345678", pl.Int64),
+        ("12345", "0", pl.Int64),
+        ("12345", "-0", pl.Int64),
+        ("12345", "+5", pl.Int64),
+        ("12345", " 5", pl.String),
+        ("12345", "1e5", pl.Float64),
+        ("1.5", "00.5", pl.String),
+        ("1.5", "-007", pl.String),
+        ("1.5", "1234567890123456789", pl.String),
+        ("1.5", "inf", pl.String),
+        ("1.5", "-Infinity", pl.String),
+        ("1.5", "NAN", pl.String),
+        ("1.5", "1e999", pl.String),
+        ("1.5", "1e300", pl.Float64),
+        ("1.5", "-0.25", pl.Float64),
+        ("1.5", "0e0", pl.Float64),
+        ("1,5", "1.234", pl.String),
+        ("1,5", "01,5", pl.String),
+        ("1,5", "-0,5", pl.Float64),
+        ("2024-01-31", "2024-2-1", pl.String),
+        ("2024-01-31", "+2024-02-01", pl.String),
+        ("2024-01-31 10:00:00", "2024-1-31 10:00:00", None),
+        ("true", "1", pl.String),
+        ("true", "T", pl.String),
+    ],
+)
+def test_a_value_far_down_is_read_as_one_at_the_top_is(read: Read, early: str, late: str, type_: Any) -> None:
+    rows = [early] * 10_000
+
+    far_down = read("x;y\n" + "".join(f"{value};{n}\n" for n, value in enumerate([*rows, late])))
+    at_the_top = read("x;y\n" + "".join(f"{value};{n}\n" for n, value in enumerate([late, *rows])))
+
+    assert far_down.schema == at_the_top.schema
+    assert far_down["x"].dtype == (type_ or at_the_top["x"].dtype)
+    assert far_down["x"].to_list() == at_the_top["x"].to_list()[1:] + at_the_top["x"].to_list()[:1]
+    assert far_down["y"].to_list() == list(range(10_001))
+
+
+@pytest.mark.parametrize(
     ("values", "read_as"),
     [
         (["1", "-2"], [1, -2]),
