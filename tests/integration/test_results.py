@@ -139,6 +139,41 @@ def test_a_list_of_records_is_a_table_too(api: Api, returned: Returned) -> None:
     assert json.loads(_body(api.get(f"{address}/data"))) == [{"a": 1, "b": "x"}, {"a": 2, "b": None}]
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+def test_a_csv_file_is_read_as_a_task_would_read_it(api: Api, returned: Returned, store: Store, encoding: str) -> None:
+    content = 'Straße;PLZ;Größe\r\n"Haupt;\r\nstraße";01067;1,5\r\nMühlweg;99084;2\r\n'.encode(encoding)
+    address = returned(store.put(content, key="runs/1/orte.csv", media_type="text/csv"))
+
+    rows = api.get(f"{address}/rows", limit=1, offset=1).json()
+    everything = json.loads(_body(api.get(f"{address}/data", format="json")))
+
+    assert rows["rows"] == [["Mühlweg", "99084", 2.0]]
+    assert [column["type"] for column in rows["columns"]] == ["String", "String", "Float64"]
+    assert everything == [
+        {"Straße": "Haupt;\r\nstraße", "PLZ": "01067", "Größe": 1.5},
+        {"Straße": "Mühlweg", "PLZ": "99084", "Größe": 2.0},
+    ]
+    assert _body(api.get(f"{address}/data")) == content
+
+
+def test_rows_far_down_in_a_csv_file_are_found(api: Api, returned: Returned, store: Store) -> None:
+    content = b"n\n" + b"".join(b"%d\n" % n for n in range(30_000))
+    address = returned(store.put(content, key="runs/1/n.csv", media_type="text/csv"))
+
+    assert api.get(f"{address}/rows", limit=2, offset=29_999).json()["rows"] == [[29_999]]
+
+
+def test_a_csv_file_that_cannot_be_read_as_a_table_is_refused_with_the_reason(
+    api: Api, returned: Returned, store: Store
+) -> None:
+    address = returned(store.put(b"a,b\n1,2,3\n", key="runs/1/n.csv", media_type="text/csv"))
+
+    response = api.get(f"{address}/rows")
+
+    assert response.status_code == 406
+    assert "line 2 has 3 fields, but the header names 2" in response.json()["error"]["message"]
+
+
 def test_what_is_no_table_is_refused_in_the_form_of_one(api: Api, returned: Returned) -> None:
     for path in ("data", "rows"):
         response = api.get(f"{returned(Inline({'rows': 3}))}/{path}", **({"format": "csv"} if path == "data" else {}))

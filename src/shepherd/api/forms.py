@@ -16,15 +16,22 @@ from typing import Any, Final
 from shepherd.errors import NotAcceptableError, TaskFailedError
 from shepherd.wire.value import ClaimCheck, Inline, Value
 from shepherd.worker import tables
-from shepherd.worker.media import CSV, JSON, PARQUET, kind_of
+from shepherd.worker.desk import Desk
+from shepherd.worker.media import CSV, JSON, NDJSON, PARQUET, TSV, XLS, XLSX
+from shepherd.worker.recognise import kind_of_file, stated_kind
+from shepherd.worker.sample import cut
+from shepherd.worker.tabulate import as_parquet
 
 #: What a sheet of Excel holds, less the row of headings.
 SHEET_ROWS: Final = 1_048_575
 SHEET_COLUMNS: Final = 16_384
 _CELL: Final = 32_767
 _BATCH: Final = 10_000
-#: Bytes of a JSON result, which is held whole to be read as a table.
-_LARGEST_JSON: Final = 64 * 1024**2
+#: Bytes of a result that is held whole to be read as a table.
+_LARGEST_WHOLE: Final = 64 * 1024**2
+_HELD_WHOLE: Final = {JSON, XLSX, XLS}
+#: Text whose first rows can be read without the others.
+_LINES: Final = {CSV, TSV, NDJSON}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +42,10 @@ class Form:
     write: Callable[[Any, Path], None]
 
 
-def table_of(value: Value, fetch: Callable[[ClaimCheck], Path]) -> Any:
-    """Return a result as a lazy frame.
+def table_of(value: Value, desk: Desk, *, rows: int | None = None) -> Any:
+    """Return a result as a lazy frame, read as a task would get it; bound to the desk's files.
+
+    Where only so many first `rows` are wanted, text isn't read further than it takes.
 
     Raises:
         NotAcceptableError: It is no table, or this server has no polars.
@@ -46,13 +55,22 @@ def table_of(value: Value, fetch: Callable[[ClaimCheck], Path]) -> Any:
     try:
         if isinstance(value, Inline):
             return _of_records(value.value)
-        if kind_of(value) == JSON and value.size > _LARGEST_JSON:
-            raise NotAcceptableError(
-                f"the result is {value.size} bytes of JSON; up to {_LARGEST_JSON} is read as a table: take it as it is"
-            )
-        return tables.scan(fetch(value), kind_of(value))
+        if rows is not None and stated_kind(value) in _LINES:
+            # What a column is doesn't change from page to page.
+            cut(value, rows=max(rows, _BATCH), desk=desk)
+        _check_size(value, stated_kind(value))
+        path = desk.fetch(value)
+        _check_size(value, kind_of_file(path, value))
+        return tables.scan(as_parquet(path, value, desk))
     except TaskFailedError as error:
         raise NotAcceptableError(f"the result is no table: {error}") from None
+
+
+def _check_size(value: ClaimCheck, kind: str) -> None:
+    if kind in _HELD_WHOLE and value.size > _LARGEST_WHOLE:
+        raise NotAcceptableError(
+            f"the result is {value.size} bytes of {kind}; up to {_LARGEST_WHOLE} is read as a table: take it as it is"
+        )
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Annotated, Any, Final, TypeVar
@@ -26,6 +27,7 @@ from shepherd.wire import strict_json
 from shepherd.wire.value import ClaimCheck, Inline, Value
 from shepherd.worker import tables
 from shepherd.worker.card import shape
+from shepherd.worker.desk import Desk
 from shepherd.worker.media import BYTES
 
 router = Router(auth=[BearerToken(), Session()])
@@ -82,22 +84,22 @@ def data(
     result = _result(run_id, task, part)
     if isinstance(result.value, Inline) and not format:
         return _inline(result, part=part)
-    with _TURNS.one(), tempfile.TemporaryDirectory(prefix="shepherd-out-") as folder:
+    with _TURNS.one(), _desk() as desk:
         # What is open can be read when its name is gone: so nothing is left, whatever becomes of this process.
-        file, media_type, suffix = _opened(result.value, format, Path(folder))
+        file, media_type, suffix = _opened(result.value, format, desk)
     # The server sends a file without holding one of its threads for it, however slowly it is taken.
     return _as_file(FileResponse(file, content_type=media_type), result, suffix, part=part)
 
 
-def _opened(value: Value, form: str, folder: Path) -> tuple[IO[bytes], str, str]:
+def _opened(value: Value, form: str, desk: Desk) -> tuple[IO[bytes], str, str]:
     if not form:
         assert isinstance(value, ClaimCheck)
-        file = _fetcher(folder)(value).open("rb")
+        file = desk.fetch(value).open("rb")
         media_type = value.media_type if _MEDIA_TYPE.fullmatch(value.media_type) else BYTES
         return file, media_type, PurePosixPath(value.uri).suffix
-    path = folder / "out"
+    path = desk.path("out")
     with reading():
-        FORMS[form].write(table_of(value, _fetcher(folder)), path)
+        FORMS[form].write(table_of(value, desk), path)
     return path.open("rb"), FORMS[form].media_type, f".{form}"
 
 
@@ -113,8 +115,8 @@ def rows(
 ) -> RowsOut:
     """Read some rows of the table that a task returned, in their order; 406 for what is no table."""
     result = _result(run_id, task, part)
-    with _TURNS.one(), reading(), tempfile.TemporaryDirectory(prefix="shepherd-out-") as folder:
-        frame = table_of(result.value, _fetcher(Path(folder)))
+    with _TURNS.one(), reading(), _desk() as desk:
+        frame = table_of(result.value, desk, rows=offset + limit)
         existing = frame.collect_schema()
         names = _wanted(request.GET.getlist("columns"), existing.names())
         found = frame.select(names).slice(offset, limit).collect(engine="streaming")
@@ -149,14 +151,16 @@ def _result(run_id: str, task: str, part: str = "") -> queries.TaskResult:
     return replace(result, value=part_of(result.value, part, open_store(settings.SHEPHERD.store_url).read), card=None)
 
 
-def _fetcher(folder: Path) -> Callable[[ClaimCheck], Path]:
-    def fetch(claim: ClaimCheck) -> Path:
+@contextmanager
+def _desk() -> Iterator[Desk]:
+    with (
+        tempfile.TemporaryDirectory(prefix="shepherd-out-") as folder,
+        Desk(open_store(settings.SHEPHERD.store_url), prefix="out", scratch=Path(folder)) as desk,
+    ):
         try:
-            return open_store(settings.SHEPHERD.store_url).fetch(claim, into=folder)
+            yield desk
         except ProtocolError as error:
             raise StoreUnavailableError(f"what lies in the store isn't what the task left there: {error}") from error
-
-    return fetch
 
 
 def _inline(result: queries.TaskResult, *, part: str) -> HttpResponse:

@@ -4,11 +4,13 @@ Bounded in cost: of a table its footer and its first rows are read, of a large t
 """
 
 import itertools
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from shepherd.errors import TaskFailedError
 from shepherd.wire import strict_json
 from shepherd.wire.card import CARD_LIMIT
 from shepherd.wire.document import DOCUMENT, Fields, Items, parse_document
@@ -16,8 +18,9 @@ from shepherd.wire.value import ClaimCheck, Value
 from shepherd.worker import card_table
 from shepherd.worker.desk import Desk
 from shepherd.worker.failure import printable
-from shepherd.worker.media import CSV, FOLDER, JSON, PARQUET, kind_of
+from shepherd.worker.media import CSV, FOLDER, JSON, PARQUET, TSV, kind_of
 from shepherd.worker.pixels import pixels
+from shepherd.worker.tabulate import glance
 
 #: Bytes of a file that are read whole, to count its lines or to see what its JSON holds.
 _READ_WHOLE: Final = 4 * 1024 * 1024
@@ -43,8 +46,10 @@ def card_of(result: Value, source: Value, desk: Desk) -> dict[str, Any] | None:
 
 def _described(result: ClaimCheck, path: Path, source: Value, desk: Desk) -> dict[str, Any]:
     kind = kind_of(result)
-    if kind in {PARQUET, CSV} and (table := card_table.described(path, kind)) is not None:
-        return {**table, **_change(path, kind, source, desk)}
+    if (table := _as_table(result, path, desk)) is not None:
+        described = card_table.described(table[0], is_whole=table[1])
+        if described is not None:
+            return {**described, **_change(table, source, desk)}
     if kind.startswith("image/"):
         size = pixels(path)
         return {"kind": "image", **({"width": size[0], "height": size[1]} if size else {})}
@@ -55,15 +60,28 @@ def _described(result: ClaimCheck, path: Path, source: Value, desk: Desk) -> dic
     return _text(path) if kind.startswith("text/") or kind.endswith("xml") else {"kind": "file"}
 
 
-def _change(path: Path, kind: str, source: Value, desk: Desk) -> dict[str, Any]:
-    """Return what a task did to its input, where that was a table which it has read."""
+def _as_table(claim: ClaimCheck, path: Path, desk: Desk) -> tuple[Path, bool] | None:
+    """Return a Parquet file of what a claim holds, and whether of all rows; None if that is no table or too dear."""
+    if kind_of(claim) == PARQUET:
+        return path, True
+    if (made := desk.table(claim)) is not None:
+        return made, True
+    # Only where the task's own code has brought polars along: a card is worth no import of a second.
+    if kind_of(claim) not in {CSV, TSV} or "polars" not in sys.modules:
+        return None
+    try:
+        return glance(path, claim, desk)
+    except TaskFailedError:
+        return None
+
+
+def _change(table: tuple[Path, bool], source: Value, desk: Desk) -> dict[str, Any]:
+    """Return what a task did to its input, where that was a table."""
     if not isinstance(source, ClaimCheck) or (given := desk.local(source)) is None:
         return {}
-    table, stated = desk.table(source), kind_of(source)
-    if table is None and stated not in {PARQUET, CSV}:
-        return {}
-    before = card_table.outline(given, stated) if table is None else card_table.outline(table, PARQUET)
-    after = card_table.outline(path, kind)
+    input_table = _as_table(source, given, desk)
+    before = card_table.outline(input_table[0], is_whole=input_table[1]) if input_table else None
+    after = card_table.outline(table[0], is_whole=table[1])
     return {} if before is None or after is None else {"change": card_table.change(before, after)}
 
 

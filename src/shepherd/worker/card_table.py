@@ -12,15 +12,12 @@ from typing import Any, Final
 from shepherd.worker import tables
 from shepherd.worker.failure import printable
 from shepherd.worker.footer import Column, read_footer
-from shepherd.worker.media import PARQUET
 
 #: What a card shows at most.
 FIRST_ROWS: Final = 20
 _COLUMNS: Final = 300
 _FIRST_COLUMNS: Final = 60
 _CHARACTERS: Final = 100
-#: Bytes of a file that isn't Parquet whose rows are counted: a count reads all of it.
-_COUNTED: Final = 32 * 1024 * 1024
 #: What every JSON reader holds without rounding (RFC 8259, section 6).
 _EXACT: Final = 2**53
 
@@ -33,43 +30,32 @@ class Outline:
     types: Mapping[str, str]
 
 
-def described(path: Path, kind: str) -> dict[str, Any] | None:
-    """Return a table's part of its card; None where the file can't be read as a table here."""
-    footer = read_footer(path) if kind == PARQUET else None
-    if footer is not None:
-        columns = [_told(column) for column in footer.columns if not tables.is_unnamed_index(column.name)]
-        rows: int | None = footer.rows
-    else:
-        known = outline(path, kind)
-        if known is None:
-            return None
-        columns = [{"name": _named(name), "type": type_name} for name, type_name in known.types.items()]
-        rows = known.rows
+def described(path: Path, *, is_whole: bool = True) -> dict[str, Any] | None:
+    """Return the part of a card that tells a Parquet file; None where it can't be read.
+
+    What only holds a table's first rows (not `is_whole`) says nothing of how many there are, and which values.
+    """
+    footer = read_footer(path)
+    if footer is None:
+        return None
+    shown = [column for column in footer.columns if not tables.is_unnamed_index(column.name)]
+    columns = [_told(column) if is_whole else _typed(column) for column in shown]
     return {
         "kind": "table",
-        **({} if rows is None else {"rows": rows}),
+        **({"rows": footer.rows} if is_whole else {}),
         "column_count": len(columns),
         "columns": columns[:_COLUMNS],
-        "first": _first_rows(path, kind),
+        "first": _first_rows(path),
     }
 
 
-def outline(path: Path, kind: str) -> Outline | None:
-    """Return what a table consists of, from its footer, or from the beginning of a file without one."""
-    if kind == PARQUET:
-        footer = read_footer(path)
-        if footer is None:
-            return None
-        types = {column.name: column.type for column in footer.columns if not tables.is_unnamed_index(column.name)}
-        return Outline(rows=footer.rows, types=types)
-    # Only where the task's own code has brought it along: a card is worth no import of a second.
-    if "polars" not in sys.modules:
+def outline(path: Path, *, is_whole: bool = True) -> Outline | None:
+    """Return what a table consists of, from its footer; None where that can't be read."""
+    footer = read_footer(path)
+    if footer is None:
         return None
-    pl = sys.modules["polars"]
-    scanned = tables.scan(path, kind)
-    types = {name: _type_name(str(kind_)) for name, kind_ in scanned.collect_schema().items()}
-    rows = scanned.select(pl.len()).collect().item() if path.stat().st_size <= _COUNTED else None
-    return Outline(rows=rows, types=types)
+    types = {column.name: column.type for column in footer.columns if not tables.is_unnamed_index(column.name)}
+    return Outline(rows=footer.rows if is_whole else None, types=types)
 
 
 def change(before: Outline, after: Outline) -> dict[str, Any]:
@@ -90,24 +76,24 @@ def change(before: Outline, after: Outline) -> dict[str, Any]:
 def _told(column: Column) -> dict[str, Any]:
     figures = {"nulls": column.nulls, "min": _cell(column.min), "max": _cell(column.max)}
     known = {name: value for name, value in figures.items() if value is not None}
-    return {"name": _named(column.name), "type": column.type, **known}
+    return {**_typed(column), **known}
+
+
+def _typed(column: Column) -> dict[str, Any]:
+    return {"name": _named(column.name), "type": column.type}
 
 
 def _named(column: str) -> str:
     return printable(column)[:_CHARACTERS]
 
 
-def _type_name(dtype: str) -> str:
-    return dtype.partition("(")[0].lower()
-
-
-def _first_rows(path: Path, kind: str) -> list[list[Any]]:
+def _first_rows(path: Path) -> list[list[Any]]:
     library = _library()
     if library == "polars":
-        scanned = tables.scan(path, kind)
+        scanned = tables.scan(path)
         names = scanned.collect_schema().names()[:_FIRST_COLUMNS]
         rows = tables.rows_of(scanned.select(names).head(FIRST_ROWS).collect()) if names else []
-    elif library == "pyarrow" and kind == PARQUET:
+    elif library == "pyarrow":
         file = importlib.import_module("pyarrow.parquet").ParquetFile(path)
         names = [name for name in file.schema_arrow.names if not tables.is_unnamed_index(name)][:_FIRST_COLUMNS]
         batch = next(file.iter_batches(batch_size=FIRST_ROWS, columns=names), None) if names else None

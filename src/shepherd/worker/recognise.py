@@ -55,9 +55,14 @@ def kind_of_file(path: Path, claim: ClaimCheck) -> str:
             return kind
     if head.startswith(b"PK\x03\x04"):
         return XLSX if b"xl/" in head or kind_of(claim) == XLSX else "application/zip"
-    stated = _SAME.get(kind_of(claim), kind_of(claim))
+    stated = stated_kind(claim)
     text = head.decode(_by_first_bytes(head) or "latin-1", errors="replace").lstrip("\ufeff \t\r\n")
     return _kind_of_text(text, stated)
+
+
+def stated_kind(claim: ClaimCheck) -> str:
+    """Return the media type that was stated, under its usual name."""
+    return _SAME.get(kind_of(claim), kind_of(claim))
 
 
 def _kind_of_text(text: str, stated: str) -> str:
@@ -83,6 +88,13 @@ def _kind_of_json(text: str, stated: str) -> str:
     first, _, rest = text.partition("\n")
     is_of_lines = first.rstrip().endswith("}") and rest.lstrip().startswith("{") and text.startswith("{")
     return NDJSON if is_of_lines else JSON
+
+
+def wide_encoding_of(path: Path) -> str:
+    """Return UTF-16 by its name, where a text is that; empty where line breaks and quotes are bytes as in ASCII."""
+    with path.open("rb") as file:
+        known = _by_first_bytes(file.read(_HEAD))
+    return known if known.startswith("utf-16") else ""
 
 
 def encoding_of(path: Path, claim: ClaimCheck) -> str:

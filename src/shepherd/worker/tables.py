@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from shepherd.errors import TaskFailedError
-from shepherd.worker.columns import MISSING
-from shepherd.worker.media import CSV, JSON, PARQUET
 
 #: Half the size of `uncompressed` for 6% more CPU, which the store's checksums and copies give back (measured on
 #: 310 MB of flights). Statistics are on in all three libraries.
@@ -19,8 +17,6 @@ _LEVEL: Final = 1
 _GROUP_ROWS: Final = 128 * 1024
 #: How pandas calls an index without a name in Parquet.
 _UNNAMED_INDEX: Final = re.compile(r"__index_level_\d+__")
-
-_ROWS_TO_JUDGE: Final = 10_000
 
 Writer = Callable[[Any, Path], None]
 
@@ -40,15 +36,8 @@ def is_unnamed_index(column: str) -> bool:
     return _UNNAMED_INDEX.fullmatch(column) is not None
 
 
-def scan(path: Path, kind: str = PARQUET) -> Any:
+def scan(path: Path) -> Any:
     pl = importlib.import_module("polars")
-    if kind == CSV:
-        # For a glance at a file that nobody has read yet; tasks get what `tabulate` makes of it.
-        return pl.scan_csv(path, infer_schema_length=_ROWS_TO_JUDGE, null_values=MISSING)
-    if kind == JSON:
-        return pl.read_json(path, infer_schema_length=None).lazy()
-    if kind != PARQUET:
-        raise TaskFailedError("invalid_data", f"the data is {kind}, which isn't read as a table")
     frame = pl.scan_parquet(path)
     unnamed = [name for name in frame.collect_schema() if is_unnamed_index(name)]
     return frame.drop(unnamed) if unnamed else frame

@@ -16,6 +16,7 @@ from shepherd.worker.desk import Desk
 from shepherd.worker.json_tables import json_to_parquet, ndjson_to_parquet
 from shepherd.worker.media import CSV, GEOJSON, HTML, JSON, NDJSON, PARQUET, TSV, XLS, XLSX, XML
 from shepherd.worker.recognise import GZIP, encoding_of, kind_of_file
+from shepherd.worker.sample import cut_file
 from shepherd.worker.tables import scan, write_lazy, write_polars
 from shepherd.worker.xml_tables import xml_to_parquet
 
@@ -25,6 +26,9 @@ _MOST_EXPANSION: Final = 200
 _ALWAYS_EXPANDED: Final = 1024**3
 #: Bytes of XML in a workbook, which is held whole.
 _LARGEST_WORKBOOK: Final = 2 * 1024**3
+#: Of a file larger than so many bytes a glance takes so many rows.
+_READ_WHOLE: Final = 16 * 1024 * 1024
+_GLANCE: Final = 10_000
 
 
 def as_parquet(path: Path, claim: ClaimCheck, desk: Desk) -> Path:
@@ -37,6 +41,22 @@ def as_parquet(path: Path, claim: ClaimCheck, desk: Desk) -> Path:
     table = _cut(path if kind == PARQUET else _converted(path, kind, claim, desk), desk)
     desk.keep_table(claim, table)
     return table
+
+
+def glance(path: Path, claim: ClaimCheck, desk: Desk) -> tuple[Path, bool]:
+    """Return a Parquet file of a CSV file's first rows, and whether these are all: only small files are read whole.
+
+    Raises:
+        TaskFailedError: `invalid_data`: it isn't CSV.
+    """
+    kind = kind_of_file(path, claim)
+    if kind not in {CSV, TSV}:
+        raise _refused(claim, f"is {kind}")
+    is_whole = path.stat().st_size <= _READ_WHOLE
+    if not is_whole:
+        whole, path = path, desk.path("head.csv")
+        cut_file(whole, path, kind=kind, rows=_GLANCE)
+    return _converted(path, kind, claim, desk), is_whole
 
 
 def _cut(table: Path, desk: Desk) -> Path:

@@ -85,6 +85,36 @@ def test_a_csv_input_counts_too(desk: Desk, tmp_path: Path) -> None:
     assert (change["rows_in"], change["rows_out"], change["added"], change["removed"]) == (3, 1, [], [])
 
 
+GERMAN = "Straße;PLZ;Größe\r\nHauptstraße;01067;1,5\r\nMühlweg;99084;2\r\n".encode("cp1252")
+
+
+def test_a_csv_file_is_told_as_a_task_would_read_it(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "orte.csv"
+    file.write_bytes(GERMAN)
+
+    card = _card(desk, file)
+
+    assert (card["kind"], card["rows"], card["media_type"]) == ("table", 2, "text/csv")
+    assert [(column["name"], column["type"]) for column in card["columns"]] == [
+        ("Straße", "string"),
+        ("PLZ", "string"),
+        ("Größe", "float64"),
+    ]
+    assert card["first"] == [["Hauptstraße", "01067", 1.5], ["Mühlweg", "99084", 2.0]]
+
+
+def test_of_a_large_csv_file_only_the_first_rows_are_looked_at(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "large.csv"
+    file.write_bytes(b"a;b\n" + b"1;x\n" * 5_000_000)
+
+    card = _card(desk, file, result.encode(file, desk))
+
+    assert card["columns"] == [{"name": "a", "type": "int64"}, {"name": "b", "type": "string"}]
+    assert "rows" not in card
+    assert card["first"] == [[1, "x"]] * 20
+    assert (card["change"]["rows_in"], card["change"]["added"], card["change"]["retyped"]) == (None, [], [])
+
+
 @pytest.mark.parametrize("frame", [FLIGHTS.to_pandas(), FLIGHTS.to_arrow()], ids=["pandas", "pyarrow"])
 def test_every_frame_library_gets_the_same_card(desk: Desk, frame: Any) -> None:
     card = _card(desk, frame)
