@@ -15,6 +15,7 @@ from django.conf import settings
 from django.test import override_settings
 
 from shepherd.errors import DataUnavailableError, InvalidInputError
+from shepherd.pipelines import starting
 from shepherd.pipelines.data_urls import DataSources
 from shepherd.publisher.download import AddressRefusedError, Downloader
 from shepherd.publisher.draft import Draft, Limits
@@ -281,3 +282,64 @@ def test_a_run_begins_with_what_its_data_url_names_or_fails_with_the_reason(tmp_
     assert data.sha256 == hashlib.sha256(CONTENT).hexdigest()
     assert bad.error["code"] == "address_refused"
     assert "leads out of the folders" in bad.error["message"]
+
+
+class _BrokenStore(MemoryStore):
+    """Raises what no store should, so many times."""
+
+    def __init__(self, *, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    def put(self, source: Path | bytes, *, key: str, media_type: str) -> ClaimCheck:
+        if self.left:
+            self.left -= 1
+            raise RuntimeError("out of order")
+        return super().put(source, key=key, media_type=media_type)
+
+
+@pytest.mark.usefixtures("sqlite_database")
+@pytest.mark.parametrize(("times", "status"), [(4, "running"), (99, "failed")])
+def test_what_nobody_has_foreseen_is_tried_again_a_few_times(tmp_path: Path, times: int, status: str) -> None:
+    folder = _folder(tmp_path)
+    sources, store = DataSources(folders=[str(folder)]), _BrokenStore(times=times)
+    engine = Engine()
+    with override_settings(SHEPHERD=replace(settings.SHEPHERD, data_sources=sources)):
+        run = engine.accept("scrape", data_url=f"file://{folder}/a%20b.csv")
+    engine.relay.start()
+    fetching = Fetching(engine.relay, Fetcher(store, sources), pause_s=0.01)
+
+    def is_over() -> bool:
+        fetching.submit(starting.unfetched())
+        return not starting.unfetched()
+
+    wait_until(is_over, timeout_s=60, what="the end of all tries")
+    fetching.stop()
+
+    run.refresh_from_db()
+    assert run.status == status
+    if status == "failed":
+        assert store.left == 99 - 5
+        assert run.error["code"] == "data_unavailable"
+        assert run.error["message"] == "data_url can't be fetched, tried 5 times: RuntimeError: out of order"
+
+
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [
+        ("Text/CSV; header=present; Charset=ISO-8859-2", "text/csv; charset=iso-8859-2"),
+        ('text/csv;charset="windows-1250"', "text/csv; charset=windows-1250"),
+        (f"text/csv; charset={'x' * 46}", "text/csv"),
+        ("text/csv; charset=\xe4", "text/csv"),
+        ("; charset=utf-8", ""),
+        ("text/csv", "text/csv"),
+    ],
+)
+def test_of_what_the_server_says_of_a_file_its_charset_is_kept(tmp_path: Path, stated: str, kept: str) -> None:
+    with (
+        HttpStub(lambda request: say(request, 200, b"a", Content_Type=stated)) as stub,
+        Draft(tmp_path / "draft", Limits()) as draft,
+    ):
+        fetched = Downloader(allow=[f"127.0.0.1:{stub.port}"]).download(f"{stub.url}/a.csv", draft)
+
+    assert fetched.media_type == kept

@@ -28,6 +28,8 @@ _TIMEOUTS: Final = {"connect": 10.0, "read": 60.0, "write": 10.0, "pool": 10.0}
 #: Without compression: a small answer must not become a large file.
 _HEADERS: Final = ((b"Accept-Encoding", b"identity"), (b"User-Agent", b"shepherd"))
 _RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+#: A name of an encoding; the longest registered one has 45 characters (IANA).
+_CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([\w.:+-]{1,45})(?![\w.:+-])", re.IGNORECASE | re.ASCII)
 _PARTIAL: Final = 206
 _RANGE_REFUSED: Final = 416
 
@@ -216,4 +218,7 @@ def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
 
 
 def _media_type(headers: Headers) -> str:
-    return _header(headers, b"content-type").partition(";")[0].strip().lower()
+    """Return what the server says that it is, with the charset alone of all parameters: whoever reads it needs that."""
+    stated = _header(headers, b"content-type")
+    kind, charset = stated.partition(";")[0].strip().lower(), _CHARSET.search(stated)
+    return f"{kind}; charset={charset[1].lower()}" if kind and charset else kind
