@@ -1,6 +1,7 @@
 """A project's flow.py that takes its time, or never ends, when it is imported: its own runs wait, and no others."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -97,3 +98,22 @@ def test_a_flow_that_takes_its_time_is_waited_for_and_tells_when_it_is_there(fol
 
     assert statuses(run) == ["running", "pending"]
     assert Task.objects.get(run=run).is_led
+
+
+def test_runs_of_a_project_that_two_folders_are_wait_and_say_so_and_others_go_on(folder: Path) -> None:
+    (folder / "slow_one").mkdir()
+    (folder / "slow_one" / "flow.py").write_text(MENDED)
+    engine = Engine(leads=Publishers(folder).names)
+    doubled, other = engine.accept("scrape", project="slow-one"), engine.accept("scrape", project="other")
+    shutil.copytree(folder / "slow_one", folder / "slow-one")
+
+    wait_until(started(engine, other), timeout_s=30, what="the other project's run going")
+    assert statuses(doubled) == ["accepted", "pending"]
+    assert reason(doubled) == (
+        f"Project 'slow-one' can't be used: {folder / 'slow-one'} and {folder / 'slow_one'} are both the project "
+        "'slow-one'."
+    )
+
+    shutil.rmtree(folder / "slow-one")
+    wait_until(started(engine, doubled), timeout_s=30, what="the run going by the flow that is left")
+    assert Task.objects.get(run=doubled).is_led

@@ -11,7 +11,7 @@ from shepherd.broker.port import ServerInfo
 from shepherd.broker.topology import TASK_QUEUE_ARGUMENTS, task_queue
 from shepherd.pipelines.names_in_use import NamesInUse
 from shepherd.site.config import ServerConfig
-from shepherd.site.doctor.checks import access, broker, queues
+from shepherd.site.doctor.checks import access, broker, queues, server
 from shepherd.site.doctor.examination import CHECKS
 from shepherd.site.doctor.facts import BrokerFacts, Grant, Limits, Node, Policy, Queue
 from shepherd.site.doctor.finding import Finding, Level
@@ -223,3 +223,14 @@ def test_a_worker_that_may_delete_queues_is_warned_of() -> None:
 )
 def test_loopback_is_told_from_what_others_reach(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+def test_two_folders_that_are_the_same_project_are_named(tmp_path: Path) -> None:
+    for name in ("ids_drr", "ids-drr", "other"):
+        (tmp_path / name / "workers").mkdir(parents=True)
+    situation = replace(SITUATION, config=replace(SITUATION.config, projects_folder=tmp_path))
+
+    [finding] = server.projects(situation)
+
+    assert finding.level is Level.ERROR
+    assert f"{tmp_path / 'ids-drr'} and {tmp_path / 'ids_drr'} are both the project 'ids-drr'" in finding.what

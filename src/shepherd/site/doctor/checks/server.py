@@ -14,6 +14,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from shepherd.errors import ConfigurationError, ShepherdError
 from shepherd.pipelines.models import WorkerSeen
+from shepherd.pipelines.projects import known_projects
 from shepherd.site.doctor.finding import Finding, error, ok, unseen, warning
 from shepherd.site.doctor.situation import Situation, is_loopback
 from shepherd.store import open_store
@@ -201,11 +202,19 @@ def pages(situation: Situation) -> Iterator[Finding]:
 
 def projects(situation: Situation) -> Iterator[Finding]:
     folder = situation.config.projects_folder
-    if folder.is_dir():
-        yield ok(f"the projects are in {folder}")
+    if not folder.is_dir():
+        yield error(
+            f"there is no folder {folder}",
+            why="every pipeline is refused, since its project isn't known",
+            remedy="set SHEPHERD_PROJECTS to the folder that holds the projects' folders",
+        )
         return
-    yield error(
-        f"there is no folder {folder}",
-        why="every pipeline is refused, since its project isn't known",
-        remedy="set SHEPHERD_PROJECTS to the folder that holds the projects' folders",
-    )
+    faulty = [project for project in known_projects(folder).values() if project.fault]
+    for project in faulty:
+        yield error(
+            f"project {project.key} can't be used: {project.fault}",
+            why="its pipelines are refused, and its runs wait: nobody can say what its flow.py and its workers are",
+            remedy="let one folder have this name, and let the server's processes read it",
+        )
+    if not faulty:
+        yield ok(f"the projects are in {folder}")
