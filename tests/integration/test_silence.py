@@ -5,11 +5,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shepherd.broker.port import Message, QueueSpec
-from shepherd.broker.topology import ALL_WORKERS_KEY, CONTROL_EXCHANGE, REPLIES, task_queue, worker_key
+from shepherd.broker.port import Message, Presence, QueueSpec
+from shepherd.broker.topology import (
+    ALL_WORKERS_KEY,
+    CONTROL_EXCHANGE,
+    REPLIES,
+    task_queue,
+    task_queue_spec,
+    worker_key,
+)
 from shepherd.pipelines import sql, unconfirmed
 from shepherd.pipelines.models import Attempt, Task
 from shepherd.pipelines.withdrawn import queued_withdrawn
+from shepherd.publisher.dispatch import Dispatch
 from shepherd.publisher.ears import Ears
 from shepherd.publisher.relay import Relay
 from shepherd.publisher.watch import Watch
@@ -123,6 +131,30 @@ def test_a_queue_that_publishing_finds_missing_is_declared_and_filled_again() ->
 
     assert list(lost) == ["scrape"]
     assert engine.take("scrape").token == token
+
+
+def test_a_queue_that_was_pruned_is_there_again_when_a_worker_of_its_name_comes_back() -> None:
+    engine = Engine()
+    engine.dispatch = Dispatch(engine.broker, look_every_s=0)
+    engine.hear(manifest("scrape"))
+    engine.broker.delete([task_queue("scrape")])
+
+    engine.hear(manifest("scrape"))
+
+    (found,) = engine.broker.compare(queues=[task_queue_spec("scrape")])
+    assert found.presence == Presence.SAME
+    assert list(engine.dispatch.take_lost()) == ["scrape"]
+
+
+def test_a_workers_word_makes_nobody_look_for_its_queues_more_than_once_a_minute() -> None:
+    engine = Engine()
+    engine.hear(manifest("scrape"))
+    engine.broker.delete([task_queue("scrape")])
+
+    engine.hear(manifest("scrape"))
+
+    (found,) = engine.broker.compare(queues=[task_queue_spec("scrape")])
+    assert found.presence == Presence.MISSING
 
 
 def test_a_new_queue_is_nobodys_loss() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
@@ -21,9 +22,13 @@ _AT_ONCE: Final = 500
 class Dispatch:
     """Publishes intents. What fails, or is lost with this process, stays written down and is published again."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, *, look_every_s: float = 60.0) -> None:
+        """`look_every_s` is how often at most a worker's word makes it look whether that worker's queues are there."""
         self._broker = broker
+        self._look_every_s = look_every_s
         self._declared: set[str] = set()
+        #: When each task's queue was looked for, on the monotonic clock.
+        self._looked_at: dict[str, float] = {}
         #: Tasks whose queue was found missing, with the time, until somebody has dealt with it.
         self._lost: dict[str, datetime] = {}
         self._waiting: deque[Intent] = deque()
@@ -109,10 +114,26 @@ class Dispatch:
                 logger.error("queue.refused", extra={"task": name, "reason": str(error)})  # noqa: TRY400  # It says all.
         return set(names) & self._declared
 
+    def serve(self, names: Collection[str]) -> None:
+        """Have the queues of these tasks, which a worker serves, there.
+
+        Looks also for those that were declared before, as somebody may have deleted them while nobody served them:
+        `manage.py prune` does.
+
+        Raises:
+            BrokerUnavailableError: No answer in time. Call again.
+        """
+        before = time.monotonic() - self._look_every_s
+        due = {name for name in set(names) & self._declared if self._looked_at.get(name, before) <= before}
+        if due:
+            self.look(due)
+        self.declare(names)
+
     def look(self, names: Collection[str]) -> None:
         """Find out which of these tasks have no queue, without creating it."""
         by_queue = {task_queue(name): name for name in sorted(names)}
         now = datetime.now(UTC)
+        self._looked_at |= dict.fromkeys(names, time.monotonic())
         compared = self._broker.compare(queues=[task_queue_spec(name) for name in by_queue.values()])
         self._lose({by_queue[each.name] for each in compared if each.presence == Presence.MISSING}, at=now)
 

@@ -69,7 +69,7 @@ def hear_beats(subscription: Subscription, dispatch: Dispatch, withdrawing: With
     names = {task.name for manifest in manifests.values() for task in manifest.tasks}
     if names:
         # A worker waits for its queues, and only we declare them.
-        dispatch.declare(names)
+        dispatch.serve(names)
 
 
 def _store(manifests: Mapping[str, Manifest], beats: Mapping[str, Beat]) -> dict[str, list[str]]:
