@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from shepherd.pipelines.models import Run, Task
 from shepherd.pipelines.ownership import Owner
 from shepherd.publisher.outcomes import Database
-from shepherd.publisher.reporter import Reporter
+from shepherd.publisher.reporter import Reporter, bury
 from shepherd.wire.envelope import TaskError
 from tests.support.engine import Engine
 from tests.support.prefect import PrefectApi
@@ -264,3 +265,18 @@ def test_task_runs_of_a_dead_engine_are_shown_crashed_beside_what_happened(prefe
     flow_run, task_runs = shown(prefect_api, run)
     assert flow_run["state_type"] == "FAILED"
     assert [each["state_type"] for each in task_runs] == ["CRASHED"]
+
+
+def test_what_a_living_engine_has_made_is_not_shown_crashed(prefect_api: PrefectApi) -> None:
+    flow = prefect_api.post("/flows/", {"name": "p"})
+    flow_run = prefect_api.post("/flow_runs/", {"flow_id": flow["id"], "name": "x", "state": {"type": "RUNNING"}})
+    made = [
+        prefect_api.post("/task_runs/", {**left, "state": {"type": "RUNNING"}})
+        for key in ("late", "own")
+        for left in [{"flow_run_id": flow_run["id"], "name": key, "task_key": key, "dynamic_key": key}]
+    ]
+
+    asyncio.run(bury(Calls(prefect_api), UUID(flow_run["id"]), but={UUID(made[1]["id"])}))
+
+    states = {each["name"]: each["state_type"] for each in prefect_api.task_runs(flow_run["id"])}
+    assert states == {"late": "CRASHED", "own": "RUNNING"}

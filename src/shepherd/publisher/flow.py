@@ -11,10 +11,10 @@ import copy
 import functools
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from prefect import flow, task
@@ -42,12 +42,13 @@ _SLOTS_A_CALL: Final = 4
 #: How long one look at Prefect's health may take, and how often it is taken, in seconds.
 _HEALTH_EVERY_S: Final = 2.0
 
-_session: contextvars.ContextVar[tuple[Session, "Slot"]] = contextvars.ContextVar("session")
+#: With the slot that the flow has, and the ids of the task runs that it has made.
+_session: contextvars.ContextVar[tuple[Session, "Slot", set[UUID]]] = contextvars.ContextVar("session")
 
 
 @flow(persist_result=False, validate_parameters=False)
 async def _pipeline(run: int) -> State[Any] | None:  # noqa: ARG001  # Shown by Prefect as the flow run's parameter.
-    session, slot = _session.get()
+    session, slot, _ = _session.get()
     try:
         await session.drive(_step, slot.released, leader=slot)
     except TaskFailedError as error:
@@ -84,7 +85,9 @@ async def _step(task_object: TaskObject, body: Callable[[], Awaitable[Any]]) -> 
     followed.persist_result, followed.cache_policy = False, NO_CACHE
     # No retry here: a publisher that raised has ended its run, and a task's own policy retries its attempts.
     followed.retries = 0
-    returned = await run_task_async(followed, parameters={})
+    task_run_id = uuid4()
+    _session.get()[2].add(task_run_id)
+    returned = await run_task_async(followed, task_run_id=task_run_id, parameters={})
     # Prefect's engine returns a cancelled state as any other result; what follows must not begin.
     for error in cancellations:
         raise error
@@ -182,11 +185,17 @@ class PrefectEngine:
             if flow_run.state is not None and flow_run.state.is_final():
                 # A run that was resumed after it had ended: it goes on in the flow run that shows its beginning.
                 await request("POST", f"/flow_runs/{flow_run.id}/set_state", report.change(report.pending()))
-            _session.set((session, slot))
+            own = set[UUID]()
+            _session.set((session, slot, own))
             try:
                 await run_flow_async(named, flow_run=flow_run, parameters={"run": run.number})
             except CancelledRun as error:
                 raise TaskFailedError(CANCELLED, str(error)) from None
+            finally:
+                if run.prefect_state == "open":
+                    # What a dead process began just before its end, Prefect may have recorded only since.
+                    with suppress(httpx.HTTPError):
+                        await bury(request, flow_run.id, but=own)
 
     async def _flow_run(self, request: Request, run: Run) -> FlowRun:
         flow = await request("POST", "/flows/", {"name": report.flow_name(run.pipeline_name)})

@@ -203,10 +203,11 @@ class Reporter:
             del self._shown[number]
 
 
-async def bury(request: Request, flow_run_id: UUID) -> None:
-    """Mark as Crashed what the engine of a dead process left running."""
+async def bury(request: Request, flow_run_id: UUID, *, but: Collection[UUID] = ()) -> None:
+    """Mark as Crashed what the engine of a dead process left running; `but` these, which a living one has made."""
+    spared = {str(each) for each in but}
     for task_run in await request("POST", "/task_runs/filter", report.within([flow_run_id])):
-        if task_run["state_type"] not in report.FINAL:
+        if task_run["state_type"] not in report.FINAL and task_run["id"] not in spared:
             await request("POST", f"/task_runs/{task_run['id']}/set_state", report.change(report.crashed()))
 
 
