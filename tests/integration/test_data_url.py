@@ -291,11 +291,11 @@ class _BrokenStore(MemoryStore):
         super().__init__()
         self.left = times
 
-    def put(self, source: Path | bytes, *, key: str, media_type: str) -> ClaimCheck:
+    def put(self, source: Path | bytes, *, key: str, media_type: str, is_given_up: bool = False) -> ClaimCheck:
         if self.left:
             self.left -= 1
             raise RuntimeError("out of order")
-        return super().put(source, key=key, media_type=media_type)
+        return super().put(source, key=key, media_type=media_type, is_given_up=is_given_up)
 
 
 @pytest.mark.usefixtures("sqlite_database")
