@@ -9,12 +9,15 @@ from typing import Any, Final
 
 #: What stands for a missing value, quoted or not. Most of what pandas takes as such; each one costs time.
 MISSING: Final = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None"]
+#: The one that costs no time to look for, beside the empty field, for files in which no other stands.
+USUAL_MISSING: Final = "NA"
 #: These decide what a column is; where they are all missing, the whole column does.
 _ROWS_TO_JUDGE: Final = 10_000
 #: How many columns are judged at once: for each there are a dozen expressions.
 _AT_ONCE: Final = 200
 
 _DIGITS: Final = 18
+LARGEST: Final = 10**_DIGITS - 1
 # A zero in front says that it is a code, as a postal code; more than 18 digits don't fit into 64 bits.
 _INTEGER: Final = r"^[+-]?(0|[1-9]\d{0,17})$"
 _NUMBER: Final = r"^[+-]?((0|[1-9]\d{0,17})(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?$"
@@ -71,20 +74,23 @@ def judge(strings: Any, names: Iterable[str], *, has_decimal_comma: bool) -> dic
     return kinds
 
 
-def read_as(kind: Kind) -> Any:
-    """Return the type as which a column's text is parsed at once."""
+def read_as(kind: Kind, *, is_parsed: bool) -> Any:
+    """Return the type as which a column's text is read, numbers as such where `is_parsed`."""
     pl = importlib.import_module("polars")
-    return pl.Boolean if kind is Kind.BOOLEAN else pl.String
+    numbers = {Kind.INTEGER: pl.Int64, Kind.NUMBER: pl.Float64} if is_parsed else {}
+    return {Kind.BOOLEAN: pl.Boolean, **numbers}.get(kind, pl.String)
 
 
-def conversion(name: str, kind: Kind, *, is_sure: bool) -> Any:
-    """Return what makes a column of strings what it is; raises on a value that isn't that, when computed.
+def conversion(name: str, kind: Kind, *, is_sure: bool, is_parsed: bool) -> Any:
+    """Return what makes a column what it is, read as `read_as` says; raises on a value that isn't that, when computed.
 
     Where only some rows were judged (not `is_sure`), parsing alone would take `00501` for a number and lose its
     zeros: then it raises on all that `judge` wouldn't take, and on a little more, such as `1e300`.
     """
     pl = importlib.import_module("polars")
     text = pl.col(name)
+    if is_parsed and kind in {Kind.INTEGER, Kind.NUMBER}:
+        return text if is_sure or kind is Kind.INTEGER else _bounded(text)
     if not is_sure and kind in _ODD:
         # No type takes the question mark.
         text = pl.when(_ODD[kind](text)).then(pl.lit("?")).otherwise(text).alias(name)

@@ -6,7 +6,7 @@ import importlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,9 @@ from typing import Any, Final
 from shepherd.errors import TaskFailedError
 from shepherd.worker import columns
 from shepherd.worker.desk import Desk
+from shepherd.worker.footer import read_footer
 from shepherd.worker.recognise import chunks_of
+from shepherd.worker.survey import Oddities, survey
 from shepherd.worker.tables import write_lazy
 
 #: In characters: enough to see the header, and rows enough to judge the separator by.
@@ -53,15 +55,15 @@ def csv_to_parquet(source: Path, desk: Desk, *, encoding: str, separator: str = 
     if not layout.names:
         pl.DataFrame().write_parquet(target)
         return target
-    if layout.skipped or _has_odd_lines(path):
-        path, layout = _rewritten(path, desk, layout)
+    found = survey(path, layout.separator)
+    if layout.skipped or found.lines:
+        path, layout, found = _rewritten(path, desk, layout)
     try:
-        _convert(path, layout, target)
+        _convert(path, layout, found, target)
     except pl.exceptions.PolarsError as error:
         if layout.separator == Clean.delimiter:
             raise _unreadable(str(error)) from error
-        path, layout = _rewritten(path, desk, layout)
-        _convert(path, layout, target)
+        _convert(*_rewritten(path, desk, layout), target)
     return target
 
 
@@ -70,33 +72,49 @@ def layout_of(path: Path, *, encoding: str = "utf-8-sig", separator: str = "") -
     return _layout(_head(path, encoding), separator)
 
 
-def _convert(path: Path, layout: Layout, target: Path) -> None:
+def _convert(path: Path, layout: Layout, found: Oddities, target: Path) -> None:
     pl = importlib.import_module("polars")
-    strings = _scan(path, layout, dict.fromkeys(layout.names, pl.String))
+    strings = _scan(path, layout, found, dict.fromkeys(layout.names, pl.String))
     has_comma = layout.separator != ","
     kinds, is_sure = columns.judge_head(strings, has_decimal_comma=has_comma)
-    try:
-        _sink(path, layout, kinds, target, is_sure=is_sure)
-    except pl.exceptions.PolarsError:
-        # A later row isn't like the first ones.
-        kinds = columns.judge(strings, layout.names, has_decimal_comma=has_comma)
-        _sink(path, layout, kinds, target, is_sure=True)
+    with suppress(pl.exceptions.PolarsError):
+        _sink(path, layout, found, kinds, target, is_sure=is_sure)
+        if is_sure or not _has_too_many_digits(target, kinds):
+            return
+    # A later row isn't like the first ones.
+    kinds = columns.judge(strings, layout.names, has_decimal_comma=has_comma)
+    _sink(path, layout, found, kinds, target, is_sure=True)
 
 
-def _sink(path: Path, layout: Layout, kinds: dict[str, columns.Kind], target: Path, *, is_sure: bool) -> None:
-    read_as = {name: columns.read_as(kind) for name, kind in kinds.items()}
-    conversions = [columns.conversion(name, kind, is_sure=is_sure) for name, kind in kinds.items() if kind.is_converted]
-    write_lazy(_scan(path, layout, read_as).with_columns(conversions), target)
+def _sink(
+    path: Path, layout: Layout, found: Oddities, kinds: dict[str, columns.Kind], target: Path, *, is_sure: bool
+) -> None:
+    is_parsed = is_sure or not found.codes
+    read_as = {name: columns.read_as(kind, is_parsed=is_parsed) for name, kind in kinds.items()}
+    conversions = [
+        columns.conversion(name, kind, is_sure=is_sure, is_parsed=is_parsed)
+        for name, kind in kinds.items()
+        if kind.is_converted
+    ]
+    frame = _scan(path, layout, found, read_as).with_columns(conversions)
+    write_lazy(frame, target)
 
 
-def _scan(path: Path, layout: Layout, schema: dict[str, Any]) -> Any:
+def _has_too_many_digits(target: Path, kinds: dict[str, columns.Kind]) -> bool:
+    """Return whether a column of integers has one that isn't taken for a number; none is changed by being taken."""
+    footer = read_footer(target)
+    integers = [] if footer is None else [each for each in footer.columns if kinds[each.name] is columns.Kind.INTEGER]
+    return any(abs(bound) > columns.LARGEST for each in integers for bound in (each.min, each.max) if bound is not None)
+
+
+def _scan(path: Path, layout: Layout, found: Oddities, schema: dict[str, Any]) -> Any:
     return importlib.import_module("polars").scan_csv(
         path,
         has_header=False,
         skip_rows=1,
         separator=layout.separator,
         schema={name: schema[name] for name in layout.names},
-        null_values=columns.MISSING,
+        null_values=columns.MISSING if found.words else columns.USUAL_MISSING,
     )
 
 
@@ -159,17 +177,6 @@ def unique_names(header: Iterable[str]) -> list[str]:
     return names
 
 
-def _has_odd_lines(path: Path) -> bool:
-    """Return whether there are blank lines, which polars takes as rows, or lines ended by a lone carriage return."""
-    before, ends, returns = b"\n", 0, 0
-    for chunk in chunks_of(path):
-        seen = before + chunk
-        if b"\n\n" in seen or b"\n\r\n" in seen:
-            return True
-        ends, returns, before = ends + chunk.count(b"\n"), returns + chunk.count(b"\r"), seen[-2:]
-    return returns > 0 and ends == 0
-
-
 class Clean(csv.Dialect):
     """How rows are written that were read record by record, for polars to read them."""
 
@@ -182,7 +189,7 @@ class Clean(csv.Dialect):
     quoting = csv.QUOTE_MINIMAL
 
 
-def _rewritten(path: Path, desk: Desk, layout: Layout) -> tuple[Path, Layout]:
+def _rewritten(path: Path, desk: Desk, layout: Layout) -> tuple[Path, Layout, Oddities]:
     target = desk.path("rewritten.csv")
     with (
         path.open(encoding="utf-8-sig", errors="strict", newline="") as source,
@@ -194,7 +201,8 @@ def _rewritten(path: Path, desk: Desk, layout: Layout) -> tuple[Path, Layout]:
         for number, record in enumerate(_counted(reader, at)):
             if number >= layout.skipped:
                 writer.writerow(_fitted(record, layout, line=at[0]))
-    return target, Layout(separator=Clean.delimiter, names=layout.names, skipped=0)
+    clean = Layout(separator=Clean.delimiter, names=layout.names, skipped=0)
+    return target, clean, survey(target, clean.separator)
 
 
 def _counted(reader: Any, at: list[int]) -> Iterator[list[str]]:
