@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 
@@ -16,15 +17,17 @@ from django.test import override_settings
 from shepherd.broker import connect
 from shepherd.broker.port import QueueSpec
 from shepherd.broker.topology import EXCHANGES, REPLIES, STANDING_QUEUES, task_queue, task_queue_spec
+from shepherd.pipelines.names_in_use import names_in_use
 from shepherd.site.config import ServerConfig
 from shepherd.site.doctor.ctl import RabbitmqctlFacts
 from shepherd.site.doctor.examination import Found, examine, exit_status
 from shepherd.site.doctor.facts import BrokerFacts, FactsUnavailableError
 from shepherd.site.doctor.finding import Level
 from shepherd.site.doctor.management import ManagementFacts
-from shepherd.site.doctor.situation import look
+from shepherd.site.doctor.situation import Situation, look
 from shepherd.site.local.broker_node import BrokerNode
 from tests.support.broker import broker_node_running
+from tests.support.engine import Engine, manifest
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
@@ -58,6 +61,22 @@ def _declare(url: str, *queues: QueueSpec) -> None:
 
 def of(node: BrokerNode, config: ServerConfig) -> ServerConfig:
     return replace(config, broker_url=node.url, broker_ctl=str(node.ctl_file))
+
+
+def without_broker(config: ServerConfig) -> list[Found]:
+    """Examine what has nothing to do with a broker, without waiting for one."""
+    return examine(
+        Situation(
+            config=config,
+            at=datetime.now(UTC),
+            server=None,
+            trouble="nobody asked",
+            comparisons=(),
+            facts=None,
+            blind="nobody asked",
+            names=names_in_use(),
+        )
+    )
 
 
 def told(found: list[Found], check: str) -> str:
@@ -242,6 +261,32 @@ def _has_told_all(source: ManagementFacts, wanted: BrokerFacts) -> bool:
 def test_a_management_api_that_does_not_answer_says_why() -> None:
     with pytest.raises(FactsUnavailableError, match="refused"):
         ManagementFacts(f"http://guest:guest@127.0.0.1:{free_port()}").read(vhost="/")
+
+
+def test_a_task_that_no_worker_serves_is_a_warning_that_names_it(config: ServerConfig) -> None:
+    engine = Engine()
+    engine.accept("forgotten")
+    engine.accept("served")
+    engine.relay.start()
+    engine.hear(manifest("served", free_slots=1))
+
+    found = without_broker(config)
+
+    assert levels(found)["workers"] is Level.WARNING
+    assert "'forgotten'" in told(found, "workers")
+    assert "'served'" not in told(found, "workers")
+
+
+def test_a_project_that_cannot_be_used_is_an_error_that_says_why(config: ServerConfig, tmp_path: Path) -> None:
+    for name in ("ids_drr", "ids-drr", "other"):
+        (tmp_path / name / "workers").mkdir(parents=True)
+    (tmp_path / "other" / "project.toml").write_text("[tasks]\nscrape = 1\n")
+
+    found = without_broker(replace(config, projects_folder=tmp_path))
+
+    assert levels(found)["projects"] is Level.ERROR
+    assert "are both the project 'ids-drr'" in told(found, "projects")
+    assert "other/project.toml: tasks.scrape must be a table" in told(found, "projects")
 
 
 def test_a_store_that_can_not_be_written_is_an_error(

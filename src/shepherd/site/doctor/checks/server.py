@@ -13,7 +13,9 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from shepherd.errors import ConfigurationError, ShepherdError
+from shepherd.pipelines.announced import availability
 from shepherd.pipelines.models import WorkerSeen
+from shepherd.pipelines.policies import project_policies
 from shepherd.pipelines.projects import known_projects
 from shepherd.site.doctor.finding import Finding, error, ok, unseen, warning
 from shepherd.site.doctor.situation import Situation, is_loopback
@@ -99,8 +101,24 @@ def workers(situation: Situation) -> Iterator[Finding]:
             why="what it returns by claim check can't be fetched by others",
             remedy=f"start it with SHEPHERD_STORE={ours}",
         )
-    if not strangers:
+    unserved = list(_unserved(situation))
+    yield from unserved
+    if not strangers and not unserved:
         yield ok(f"{len(live)} workers serve")
+
+
+def _unserved(situation: Situation) -> Iterator[Finding]:
+    names = situation.names.awaited if situation.names else frozenset()
+    served = availability(names, now=situation.at)
+    for name in sorted(names):
+        found = served.get(name)
+        if found is None or not (found.workers or found.draining):
+            since = f"has since {found.last_seen_at:%Y-%m-%d %H:%M} UTC" if found else "ever has"
+            yield warning(
+                f"a task {name!r} waits, and no worker serves it; none {since}",
+                why="it waits for as long as that is so, and its run with it",
+                remedy=f"start a worker whose file defines {name!r}, or cancel the run",
+            )
 
 
 def prefect(situation: Situation) -> Iterator[Finding]:
@@ -194,7 +212,7 @@ def pages(situation: Situation) -> Iterator[Finding]:
         yield warning(
             "SHEPHERD_SECRET_KEY is not set",
             why="each web process makes one up: logins end with it, and two processes don't share them",
-            remedy="SHEPHERD_SECRET_KEY=$(openssl rand -base64 48), in /etc/shepherd/env",
+            remedy="SHEPHERD_SECRET_KEY=$(openssl rand -base64 48), in /etc/shepherd/server.env",
         )
     elif not config.is_debug:
         yield ok("a secret key is set, debugging is off")
@@ -209,12 +227,16 @@ def projects(situation: Situation) -> Iterator[Finding]:
             remedy="set SHEPHERD_PROJECTS to the folder that holds the projects' folders",
         )
         return
-    faulty = [project for project in known_projects(folder).values() if project.fault]
+    found = known_projects(folder).values()
+    faulty = [project for project in found if project.fault]
     for project in faulty:
         yield error(
             f"project {project.key} can't be used: {project.fault}",
             why="its pipelines are refused, and its runs wait: nobody can say what its flow.py and its workers are",
             remedy="let one folder have this name, and let the server's processes read it",
         )
-    if not faulty:
+    stated = [fault for project in found if not project.fault for fault in project_policies(project).faults]
+    for fault in stated:
+        yield error(fault, why="the pipelines of its project are refused meanwhile", remedy="mend what is named")
+    if not (faulty or stated):
         yield ok(f"the projects are in {folder}")
