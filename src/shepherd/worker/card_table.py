@@ -121,6 +121,6 @@ def _cell(value: Any) -> Any:
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, bytes):
-        return f"{len(value)} bytes"
+        return f"{len(value)} byte{'s' if len(value) != 1 else ''}"
     text = printable(str(value) if isinstance(value, str) else f"{value}")
     return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}…"

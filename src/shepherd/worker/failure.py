@@ -11,7 +11,8 @@ from typing import Final
 from shepherd.errors import InvalidInputError, TransientError
 from shepherd.wire.envelope import TaskError
 
-_SDK: Final = f"{Path(__file__).parent}{os.sep}"
+#: The whole package, since contexts are read and results are written with the help of other parts of it.
+_SDK: Final = f"{Path(__file__).parents[1]}{os.sep}"
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MAX_MESSAGE: Final = 4_000
 _MAX_TRACEBACK: Final = 16_000

@@ -121,9 +121,9 @@ class Vault:
         # The name can't lead out of the folder: it has letters, digits and underscores only.
         file = self._folder / name if self._folder is not None else None
         if file is None or not file.is_file():
-            there = f"the variable {PREFIX}{name}"
-            there += f" nor the file {file}" if file is not None else ", and SHEPHERD_SECRETS_FOLDER isn't set"
-            raise TaskFailedError("secret_missing", f"this worker has no secret {name!r}: neither {there}")
+            or_file = f"no file {file}" if file is not None else "SHEPHERD_SECRETS_FOLDER isn't set"
+            reason = f"there is no variable {PREFIX}{name}, and {or_file}"
+            raise TaskFailedError("secret_missing", f"this worker has no secret {name!r}: {reason}")
         try:
             content = file.read_bytes()[: _LARGEST + 1]
             if len(content) > _LARGEST:

@@ -53,6 +53,16 @@ def test_a_result_is_replied(execute: Any) -> None:
     assert (reply.token, reply.worker, reply.result, reply.error) == ("t", "w", Inline([1, 2]), None)
 
 
+def test_what_the_sdk_refuses_shows_none_of_its_own_code(execute: Any) -> None:
+    body = TaskEnvelope.parse(_body())
+
+    reply = execute(lambda _: 1, replace(body, context={"deep": [{"key": {"$secret": "NONE"}}]}).to_bytes())
+
+    assert reply.error.code == "secret_missing"
+    assert "there is no variable SHEPHERD_TASK_SECRET_NONE, and" in reply.error.message
+    assert "File" not in reply.error.traceback
+
+
 class _Panic(BaseException):
     """As polars raises it."""
 
