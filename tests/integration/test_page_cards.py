@@ -87,6 +87,7 @@ def test_each_of_several_values_has_its_links(visitor: Client, asha: User) -> No
     assert 'data?part=%2Flate&amp;format=xlsx"' in text
     assert 'data?part=%2Fa~1b~0c%26%3C"' in text
     assert "part=%2Fmore" not in text
+    assert "2 parts" in text
 
 
 def test_a_run_page_fetches_the_card_of_what_lies_in_the_store(visitor: Client, asha: User) -> None:

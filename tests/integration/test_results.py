@@ -2,6 +2,7 @@
 
 import io
 import json
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from xml.etree import ElementTree as ET
 import polars as pl
 import pytest
 from django.conf import settings
+from django.http import FileResponse
 from django.test import override_settings
 from polars.testing import assert_frame_equal
 
@@ -240,6 +242,21 @@ def test_no_text_becomes_a_formula_in_excel(api: Api, returned: Returned) -> Non
     assert b"hyperlink" not in sheet
 
 
+@pytest.mark.parametrize("form", ["", "csv", "xlsx"])
+def test_a_file_is_sent_without_a_thread_and_leaves_nothing(
+    api: Api, returned: Returned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+
+    response = api.get(f"{returned(FLIGHTS)}/data", format=form)
+
+    # What the server takes over as a file, through WSGI's `file_wrapper`.
+    assert isinstance(response, FileResponse)
+    assert not list((tmp_path / "temporary").iterdir())
+    assert len(_body(response)) == int(response["Content-Length"])
+
+
 def test_a_table_without_columns_has_every_form(api: Api, returned: Returned) -> None:
     address = returned(pl.DataFrame())
 
@@ -284,6 +301,7 @@ def test_each_of_several_values_is_given_out(api: Api, returned: Returned, store
         assert refused.status_code == 404, unknown
     assert "'late', 'a/b~c', 'more'" in api.get(f"{address}/data", part="early").json()["error"]["message"]
     assert api.get(f"{returned(FLIGHTS)}/data", part="late").status_code == 404
+    assert "with `part`" in api.get(f"{address}/data", format="csv").json()["error"]["message"]
 
 
 def test_what_takes_long_leaves_the_server_room_for_others() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from shepherd.errors import NotAcceptableError, TaskFailedError
+from shepherd.wire.document import DOCUMENT
 from shepherd.wire.value import ClaimCheck, Inline, Value
 from shepherd.worker import tables
 from shepherd.worker.desk import Desk
@@ -55,6 +56,8 @@ def table_of(value: Value, desk: Desk, *, rows: int | None = None) -> Any:
     try:
         if isinstance(value, Inline):
             return _of_records(value.value)
+        if stated_kind(value) == DOCUMENT:
+            raise NotAcceptableError("the result is several values; name one of them with `part`")
         if rows is not None and stated_kind(value) in _LINES:
             # What a column is doesn't change from page to page.
             cut(value, rows=max(rows, _BATCH), desk=desk)

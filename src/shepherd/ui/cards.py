@@ -39,7 +39,10 @@ class ShownCard:
     @property
     def parts(self) -> list[dict[str, Any]]:
         """What a folder or several values consist of; each value with the words and addresses of its links."""
-        return [{**part, "downloads": self._of_part(part)} for part in self.card.get("files", [])]
+        return [
+            {**part, "parts": part.get("items"), "downloads": self._of_part(part)}
+            for part in self.card.get("files", [])
+        ]
 
     def _of_part(self, part: dict[str, Any]) -> list[tuple[str, str]]:
         # Of several values in one of several a card says only how many they are.
