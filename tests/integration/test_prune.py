@@ -20,10 +20,10 @@ from shepherd.broker.port import Broker, Message, Presence
 from shepherd.broker.topology import task_queue, task_queue_spec
 from shepherd.domain.pipeline import TaskSpec
 from shepherd.errors import InvalidInputError, StoreUnavailableError
-from shepherd.pipelines import catalogue, pruning, services
+from shepherd.pipelines import announced, catalogue, pruning, services
 from shepherd.pipelines.dead import keep_dead_message
 from shepherd.pipelines.logbook import append_log_lines
-from shepherd.pipelines.models import Attempt, DeadMessage, LogLine, Run, StatusChange, Task
+from shepherd.pipelines.models import Attempt, DeadMessage, LogLine, Run, StatusChange, Task, WorkerSeen
 from shepherd.site.local.broker_node import BrokerNode
 from shepherd.site.pruning import period
 from shepherd.store import Store, open_store
@@ -339,6 +339,20 @@ def broker(broker_node: BrokerNode) -> Iterator[Broker]:
     assert broker.wait_connected(timeout_s=30)
     yield broker
     broker.close()
+
+
+def test_starts_of_workers_go_but_for_what_the_catalogue_shows(prune: Callable[..., str], store: Store) -> None:
+    engine = Engine()
+    for worker in ("first", "second", "third", "live"):
+        engine.hear(manifest("scrape", *(["retired"] if worker == "first" else []), worker=worker))
+    WorkerSeen.objects.exclude(worker="live").update(last_seen_at=OLD)
+
+    would, did = prune(), prune("--yes")
+
+    assert "nor shown by the catalogue: 2 would go" in would
+    assert "nor shown by the catalogue: 2 removed" in did
+    assert set(WorkerSeen.objects.values_list("worker", flat=True)) == {"first", "live"}
+    assert [entry.name for entry in announced.catalogue(now=datetime.now(UTC))] == ["retired", "scrape"]
 
 
 def test_empty_queues_of_names_that_nobody_serves_go(prune: Callable[..., str], store: Store, broker: Broker) -> None:

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, F, Max, OuterRef, Q, QuerySet, Subquery, Sum, TextField
-from django.db.models.functions import Cast, Coalesce
+from django.db.models import Count, F, Max, Q, QuerySet, Sum, TextField, Window
+from django.db.models.functions import Cast, Coalesce, RowNumber
 
 from shepherd.domain.policy import usable_policy_of
 from shepherd.pipelines.models import Offer, WorkerSeen
@@ -20,8 +20,9 @@ def is_live(*, now: datetime, state: str = "serving") -> Q:
 
 def newest_offers() -> QuerySet[Offer]:
     """Return of each name ever announced the offer of the worker that was heard of last."""
-    newest = Offer.objects.filter(name=OuterRef("name")).order_by("-worker__last_seen_at", "-number").values("number")
-    return Offer.objects.filter(number=Subquery(newest[:1]))
+    # Not by a subquery for each offer: a name has one of every start of its workers, thousands after some months.
+    place = Window(RowNumber(), partition_by="name", order_by=[F("worker__last_seen_at").desc(), F("number").desc()])
+    return Offer.objects.annotate(place=place).filter(place=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from django.db.models.functions import Cast
 
 from shepherd.domain.policy import usable_policy_of
 from shepherd.pipelines import sql
+from shepherd.pipelines.announced import newest_offers
 from shepherd.pipelines.models import Offer, WorkerSeen
 from shepherd.pipelines.sql import text
 from shepherd.wire import strict_json
@@ -56,6 +57,26 @@ def beat(beats: Sequence[Beat], *, now: datetime) -> None:
             for worker, each in sorted(last.items())
         ],
     )
+
+
+def gone_workers(*, before: datetime) -> list[int]:
+    """Return the numbers of workers that were heard of before a time and not since, oldest first.
+
+    Without those whose offer is what the catalogue shows of a name: one that was announced once is never forgotten.
+    """
+    shown = list(newest_offers().values_list("worker", flat=True))
+    gone = WorkerSeen.objects.filter(last_seen_at__lt=before).exclude(number__in=shown).order_by("number")
+    return list(gone.values_list("number", flat=True))
+
+
+def forget_workers(numbers: Sequence[int], *, before: datetime) -> int:
+    """Remove these with what they offered, unless they were heard of again; return how many went."""
+    with transaction.atomic():
+        gone = WorkerSeen.objects.select_for_update().filter(number__in=numbers, last_seen_at__lt=before)
+        found = list(gone.order_by("number").values_list("number", flat=True))
+        Offer.objects.filter(worker__in=found).delete()
+        WorkerSeen.objects.filter(number__in=found).delete()
+    return len(found)
 
 
 def _idle_since(beat: Beat, *, now: datetime) -> Any:

@@ -12,7 +12,7 @@ from shepherd.broker import connect
 from shepherd.broker.port import Broker, Comparison, Presence
 from shepherd.broker.topology import is_task_queue, task_queue, task_queue_spec
 from shepherd.errors import BrokerUnavailableError, InvalidInputError
-from shepherd.pipelines import pruning, unconfirmed, withdrawn
+from shepherd.pipelines import catalogue, pruning, unconfirmed, withdrawn
 from shepherd.pipelines.leftovers import leftovers
 from shepherd.pipelines.names_in_use import known_names, needed_names
 from shepherd.pipelines.pruning import Rows
@@ -28,6 +28,7 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w":
 _SHORTEST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 1.0
 _CONNECT_S: Final = 5.0
+_WORKERS_AT_ONCE: Final = 500
 _OLDEST_MARK: Final = timedelta(days=1)
 
 _T = TypeVar("_T")
@@ -79,6 +80,7 @@ class Prune:
         self._store.check()
         numbers = pruning.old_runs(before=self._before)
         self._tell_rows("would go", pruning.rows_of(numbers), pruning.old_dead_messages(before=self._before))
+        self._tell_workers("would go", len(catalogue.gone_workers(before=self._before)))
         volume = Volume()
         for found in chain(leftovers(self._store, before=self._before, without=numbers), [self._old_marks()]):
             volume = volume.plus(found)
@@ -94,6 +96,7 @@ class Prune:
         # First: objects whose run is gone are found again by the next call, but nobody should have to know that.
         self._store.check()
         self._remove_rows()
+        self._remove_workers()
         self._remove_objects()
         with_broker(self._config, self._remove_queues, self._say)
 
@@ -106,6 +109,15 @@ class Prune:
                 dead += removed
         finally:
             self._tell_rows("removed", total, dead)
+
+    def _remove_workers(self) -> None:
+        numbers, removed = catalogue.gone_workers(before=self._before), 0
+        try:
+            chunks = (numbers[start : start + _WORKERS_AT_ONCE] for start in range(0, len(numbers), _WORKERS_AT_ONCE))
+            for count in paced(catalogue.forget_workers(chunk, before=self._before) for chunk in chunks):
+                removed += count
+        finally:
+            self._tell_workers("removed", removed)
 
     def _remove_objects(self) -> None:
         volume = Volume()
@@ -151,6 +163,9 @@ class Prune:
         if held := pruning.held_runs(before=self._before):
             self._say(f"runs that stay, since a queue may hold a withdrawn or lost attempt of theirs: {held}")
         self._say(f"messages that nobody could use: {dead} {went}")
+
+    def _tell_workers(self, went: str, count: int) -> None:
+        self._say(f"starts of workers that nobody has heard of since, nor shown by the catalogue: {count} {went}")
 
     def _tell_volume(self, went: str, volume: Volume) -> None:
         self._say(f"objects in {self._store.url}: {volume.objects} {went}, {volume.size / 1024**2:.1f} MiB")
