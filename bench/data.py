@@ -13,6 +13,7 @@ import argparse
 import functools
 import io
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -146,11 +147,16 @@ class Shepherd:
         return {"seconds": took, "cpu_s": cpu, "rows": rows, "hwm_mb": memory, "result": result, "tasks_s": tasks_s}
 
 
-@contextmanager
-def shepherd_running(services: Services, *, allow: str) -> Iterator[Shepherd]:
+def system_of(services: Services, *, allow: str) -> ShepherdSystem:
     environ = {"SHEPHERD_PROJECTS": str(ROOT / "projects"), "SHEPHERD_DATA_URL_ALLOW": allow, "SHEPHERD_SLOTS": "2"}
-    system = ShepherdSystem(services, database="sqlite", environ=environ)
+    return ShepherdSystem(services, database="sqlite", environ=environ)
+
+
+@contextmanager
+def shepherd_running(system: ShepherdSystem) -> Iterator[Shepherd]:
+    """Start it with an empty database and an empty store."""
     system.renew_database()
+    shutil.rmtree(system.folder / "store", ignore_errors=True)
     port = free_port()
     headers = {"Authorization": f"Bearer {system.token}"}
     with ExitStack() as stack:
@@ -203,18 +209,18 @@ def measure(services: Services, options: argparse.Namespace) -> dict[str, Any]:
     for copies in sizes:
         write_copies(flights.write(services.folder / "flights"), files / f"{copies}.csv", copies)
     with serving(files) as base:
-        figures = {copies: measure_size(services, base, copies, options) for copies in sizes}
+        system = system_of(services, allow=base.removeprefix("http://"))
+        figures = {copies: measure_size(system, f"{base}/{copies}.csv", copies, options) for copies in sizes}
     return {"figures": {str(copies): shown for copies, shown in figures.items()}, "ratios": ratios_of(figures)}
 
 
-def measure_size(services: Services, base: str, copies: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure one size, each round on a system of its own: what a process ever had is its own round's."""
-    url = f"{base}/{copies}.csv"
+def measure_size(system: ShepherdSystem, url: str, copies: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one size, each round with processes of its own: what a process ever had is its own round's."""
     is_compared = options.ancestor == "on" or (options.ancestor == "auto" and copies <= _SMALL)
     rounds: dict[str, list[dict[str, float]]] = {}
     for number in range(1, options.rounds + 1):
         load = machine.load()
-        with shepherd_running(services, allow=base.removeprefix("http://")) as shepherd:
+        with shepherd_running(system) as shepherd:
             shepherd.run(url, sample_rows=1000)
             ours = shepherd.run(url)
         memory = ours["hwm_mb"]
@@ -224,7 +230,7 @@ def measure_size(services: Services, base: str, copies: int, options: argparse.N
         print(f"  rows {ours['rows']}; seconds {ours['tasks_s']}")
         print("  most memory: " + ", ".join(f"{name} {mb:.0f} MB" for name, mb in memory.items()), flush=True)
         if is_compared:
-            theirs = ancestor(url, services.folder / "ancestor")
+            theirs = ancestor(url, system.folder / "ancestor")
             compare(ours, theirs)
             figures = {name: theirs[name] for name in figures}
             rounds.setdefault("ancestor", []).append(figures)
