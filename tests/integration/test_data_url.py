@@ -34,7 +34,6 @@ CONTENT = os.urandom(300_000)
 def _downloaded(stub: HttpStub, folder: Path, *, path: str = "/a/data.csv", limits: Limits | None = None) -> bytes:
     with Draft(folder / "draft", limits or Limits()) as draft:
         Downloader(allow=[f"127.0.0.1:{stub.port}"], pause_s=0.01).download(f"{stub.url}{path}", draft)
-        draft.finish()
         return draft.path.read_bytes()
 
 

@@ -1,5 +1,6 @@
 """A file that is being fetched: how much there is of it, and how much there may be."""
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from shepherd.errors import DataUnavailableError, InvalidInputError
 
 #: Of files that are copied, in bytes.
 CHUNK: Final = 1024 * 1024
+#: In bytes: after each so many, the disk begins to write what there is. Left to itself, Linux lets gigabytes gather,
+#: and the store would wait for all of them at the end.
+_WRITE_OUT: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,8 @@ class Draft:
         self.size = 0
         self._limits = limits
         self._deadline = time.monotonic() + limits.time_s
-        self._file = path.open("xb")
+        self._file = path.open("xb", buffering=0)
+        self._written_out = 0
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +64,11 @@ class Draft:
         """
         self.size += len(chunk)
         self.check(self.size)
-        self._file.write(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        if self.size - self._written_out >= _WRITE_OUT:
+            self._write_out()
 
     def check(self, size: int) -> None:
         """Return if a file of that size may be fetched, and there is time left. Raises as `write` does."""
@@ -72,7 +81,10 @@ class Draft:
         """Forget what there is."""
         self._file.seek(0)
         self._file.truncate()
-        self.size = 0
+        self.size = self._written_out = 0
 
-    def finish(self) -> None:
-        self._file.flush()
+    def _write_out(self) -> None:
+        # Said of pages that are still to be written, this only begins to write them: they stay in memory, to be read
+        # for their checksum.
+        os.posix_fadvise(self._file.fileno(), self._written_out, self.size - self._written_out, os.POSIX_FADV_DONTNEED)
+        self._written_out = self.size

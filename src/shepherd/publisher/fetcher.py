@@ -42,7 +42,6 @@ class Fetcher:
             Draft(Path(folder) / "data", self._limits) as draft,
         ):
             found = self._copied(url, draft)
-            draft.finish()
             name = segment(found.name or "data")
             media_type = found.media_type or media_type_of(name) or BYTES
             key = f"runs/{run_id}/data_url/{name}"

@@ -7,6 +7,7 @@ sent, which wants fsync of file and folder, and a worker's child should start no
 import os
 import secrets
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,9 +118,11 @@ def _linked(source: Path, target: Path) -> Digest | None:
         # It lies on another file system, mostly. Whatever else it is, copying says it.
         return None
     try:
-        digest = _digest_of(draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        # The disk writes while the checksum is taken.
+        with draft.open("rb") as file, ThreadPoolExecutor(1) as pool:
+            synced = pool.submit(os.fsync, file.fileno())
+            digest = _digest_of(draft)
+            synced.result()
         draft.replace(target)
     except BaseException:
         with suppress(OSError):

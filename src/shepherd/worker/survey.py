@@ -2,7 +2,9 @@
 
 import importlib
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +13,8 @@ from shepherd.worker.recognise import chunks_of
 
 #: Bytes of a line; what is longer is odd.
 _LONGEST: Final = 64 * 1024 * 1024
+#: polars searches without Python's lock, but each text in one thread.
+_THREADS: Final = 2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,17 +30,26 @@ class Oddities:
 
 
 def survey(path: Path, separator: str) -> Oddities:
-    """Look through a file in UTF-8, as fast as memory is read; no more than a few lines of it are held."""
-    pl = importlib.import_module("polars")
+    """Look through a file in UTF-8, as fast as memory is read; no more than a few pieces of it are held."""
     patterns, found = _patterns(separator), Oddities()
-    for lines in _pieces(path):
-        if lines is None:
-            return Oddities(lines=True, codes=True, words=True)
-        text = pl.Series([lines])
-        for name, alternatives in patterns.items():
-            if not getattr(found, name):
-                setattr(found, name, any(text.str.contains(pattern)[0] for pattern in alternatives))
+    pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for lines in _pieces(path):
+            if lines is None:
+                return Oddities(lines=True, codes=True, words=True)
+            pending.append(pool.submit(_look, lines, patterns, found))
+            if len(pending) > _THREADS:
+                pending.popleft().result()
+        for each in pending:
+            each.result()
     return found
+
+
+def _look(lines: bytes, patterns: Mapping[str, Sequence[str]], found: Oddities) -> None:
+    text = importlib.import_module("polars").Series([lines.decode("utf-8", "replace")])
+    for name, alternatives in patterns.items():
+        if not getattr(found, name) and any(text.str.contains(pattern)[0] for pattern in alternatives):
+            setattr(found, name, True)
 
 
 def _patterns(separator: str) -> dict[str, tuple[str, ...]]:
@@ -50,16 +63,16 @@ def _patterns(separator: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _pieces(path: Path) -> Iterator[str | None]:
+def _pieces(path: Path) -> Iterator[bytes | None]:
     """Yield whole lines, each piece with a line's end in front; None for lines that are too long or end otherwise."""
     begun, is_one_line = b"\n", True
     for chunk in chunks_of(path):
         cut = chunk.rfind(b"\n") + 1
         if cut:
-            yield b"".join((begun, chunk[:cut])).decode("utf-8", "replace")
+            yield b"".join((begun, chunk[:cut]))
             begun, is_one_line = b"\n", False
         begun += chunk[cut:]
         if len(begun) > _LONGEST:
             yield None
             return
-    yield None if is_one_line and b"\r" in begun else begun.decode("utf-8", "replace")
+    yield None if is_one_line and b"\r" in begun else begun
