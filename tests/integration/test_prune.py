@@ -1,6 +1,8 @@
 """`manage.py prune` over real databases, a real broker and real stores: what goes, and what nobody may lose."""
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -441,3 +443,15 @@ def test_a_period_is_read(text: str, seconds: int) -> None:
 def test_another_period_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError, match="--older-than"):
         period(text)
+
+
+def test_a_database_without_tables_is_told_as_such(tmp_path: Path) -> None:
+    environ = {**os.environ, "SHEPHERD_ENV_FILE": "", "SHEPHERD_DATABASE_URL": f"sqlite:///{tmp_path}/none.sqlite3"}
+
+    called = subprocess.run(
+        [sys.executable, "manage.py", "prune", "--older-than", "30d"],
+        env=environ, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+
+    assert called.returncode == 1
+    assert "the database has no tables: is SHEPHERD_DATABASE_URL" in called.stderr

@@ -39,7 +39,7 @@ def claimed(claim: ClaimCheck, *, url: str) -> str:
     """
     prefix = f"{url.rstrip('/')}/"
     if not claim.uri.startswith(prefix):
-        raise StoreUnavailableError(f"{claim.uri} isn't in the store that this worker sees, {url} (SHEPHERD_STORE)")
+        raise StoreUnavailableError(f"{claim.uri} isn't in the store that is seen here, {url} (SHEPHERD_STORE)")
     key = claim.uri.removeprefix(prefix)
     if not _is_key(key):
         raise ProtocolError(f"{claim.uri} is no address of an object")

@@ -23,6 +23,8 @@ _RULE: Final = (
     "a task returns None, JSON, str, bytes, pathlib.Path, a data frame of polars, pandas or pyarrow, "
     "or a list or dict of these"
 )
+#: What these write is computed only then, by the task's own code: what that raises is its own.
+_COMPUTING: Final = {tables.write_lazy, tables.write_arrow_stream}
 #: Each level of a list or dict takes two of the hundred that a JSON document may have.
 _DEEPEST: Final = 40
 
@@ -64,10 +66,20 @@ def _node(returned: Any, desk: Desk, *, name: str, depth: int = 0) -> Node:
 def _table(returned: Any, desk: Desk, *, writer: tables.Writer, name: str) -> Value:
     path = desk.path("result.parquet")
     if writer is not tables.write_lazy or not write_with_untouched(returned, path, inputs=desk.tables()):
-        writer(returned, path)
+        _write(returned, path, writer)
     claim = desk.put(path, name=f"{name}.parquet", media_type=PARQUET, is_given_up=True)
     desk.discard(path)
     return claim
+
+
+def _write(returned: Any, path: Path, writer: tables.Writer) -> None:
+    try:
+        writer(returned, path)
+    except (ValueError, TypeError) as error:
+        if writer in _COMPUTING:
+            raise
+        kind, reason = tables.type_key(type(returned)), "; ".join(map(str, error.args))
+        raise TaskFailedError("invalid_result", f"the returned {kind} can't travel: {reason}") from error
 
 
 def _names_file(text: str) -> bool:

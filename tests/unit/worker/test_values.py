@@ -227,6 +227,30 @@ def test_several_values_are_one_claim_whose_parts_are_claims(desk: Desk) -> None
     assert PARQUET.encode() in document
 
 
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "Duplicate column names"),
+        (pd.DataFrame({"a": [1, "x"]}), "column a"),
+    ],
+)
+def test_a_frame_that_is_no_table_is_refused_by_name(desk: Desk, frame: Any, said: str) -> None:
+    with pytest.raises(TaskFailedError, match=f"the returned pandas.DataFrame can't travel: .*{said}") as raised:
+        result.encode(frame, desk)
+
+    assert raised.value.code == "invalid_result"
+
+
+def test_what_a_lazy_frame_raises_is_its_own(desk: Desk) -> None:
+    def broken(_: Any) -> Any:
+        raise ValueError("mine")
+
+    with pytest.raises(Exception, match="mine") as raised:
+        result.encode(pl.LazyFrame({"a": [1]}).map_batches(broken), desk)
+
+    assert not isinstance(raised.value, TaskFailedError)
+
+
 def _folder(tmp_path: Path) -> Path:
     folder = tmp_path / "made here"
     (folder / "empty").mkdir(parents=True)

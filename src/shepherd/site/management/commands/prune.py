@@ -1,5 +1,6 @@
 """`manage.py prune --older-than 30d`: what nobody needs any more."""
 
+import re
 import sys
 from argparse import ArgumentParser
 from datetime import UTC, datetime
@@ -7,11 +8,13 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import OperationalError
+from django.db import OperationalError, ProgrammingError
 
 from shepherd.errors import ShepherdError
 from shepherd.site.pruning import Prune, period
 
+#: As SQLite and PostgreSQL say it.
+_NO_TABLE = re.compile("no such table|relation .* does not exist")
 #: As a shell says of what Ctrl-C ended.
 _INTERRUPTED = 130
 
@@ -39,7 +42,10 @@ class Command(BaseCommand):
                 self._say("Nothing was removed. The same with --yes removes it.")
         except ShepherdError as error:
             raise CommandError(str(error)) from error
-        except OperationalError as error:
+        except (OperationalError, ProgrammingError) as error:
+            if _NO_TABLE.search(str(error)):
+                reason = "the database has no tables: is SHEPHERD_DATABASE_URL, or this folder, the right one?"
+                raise CommandError(reason) from error
             raise CommandError(f"the database does not answer: {error}. Call again to go on.") from error
         except KeyboardInterrupt:
             self._say("Broken off. Call again to go on.")
