@@ -17,7 +17,7 @@ from shepherd.worker.desk import Desk
 from shepherd.worker.footer import read_footer
 from shepherd.worker.recognise import chunks_of
 from shepherd.worker.survey import Oddities, survey
-from shepherd.worker.tables import write_lazy
+from shepherd.worker.tables import sink_lazy
 
 #: In characters: enough to see the header, and rows enough to judge the separator by.
 _HEAD: Final = 256 * 1024
@@ -97,7 +97,7 @@ def _sink(
         if kind.is_converted
     ]
     frame = _scan(path, layout, found, read_as).with_columns(conversions)
-    write_lazy(frame, target)
+    sink_lazy(frame, target)
 
 
 def _has_too_many_digits(target: Path, kinds: dict[str, columns.Kind]) -> bool:

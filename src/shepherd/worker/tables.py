@@ -102,16 +102,17 @@ def write_lazy(frame: Any, path: Path, *, group_rows: int = _GROUP_ROWS) -> None
     """Compute a lazy frame straight into the file, without holding all of it; the order of rows stays."""
     pl = importlib.import_module("polars")
     try:
-        frame.sink_parquet(
-            path,
-            compression=_COMPRESSION,
-            compression_level=_LEVEL,
-            row_group_size=group_rows,
-            maintain_order=True,
-        )
+        sink_lazy(frame, path, group_rows=group_rows)
     except pl.exceptions.InvalidOperationError:
         # Some plans can't be streamed by some versions; if it is the task's own fault, the same error comes again.
         write_polars(frame.collect(), path, group_rows=group_rows)
+
+
+def sink_lazy(frame: Any, path: Path, *, group_rows: int = _GROUP_ROWS) -> None:
+    """As `write_lazy`, for plans that are known to stream: what fails fails at once, and is never held."""
+    frame.sink_parquet(
+        path, compression=_COMPRESSION, compression_level=_LEVEL, row_group_size=group_rows, maintain_order=True
+    )
 
 
 def write_polars(frame: Any, path: Path, *, group_rows: int = _GROUP_ROWS) -> None:
