@@ -53,6 +53,8 @@ def write_with_untouched(frame: Any, target: Path, *, inputs: Collection[Path]) 
         for name in origin.columns
     ]
     write_spliced(target, columns, like=like)
+    if computed is not None:
+        computed.path.unlink()
     return True
 
 
