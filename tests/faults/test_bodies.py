@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from shepherd.broker import connect
@@ -110,6 +110,8 @@ def _bodies(good: bytes) -> st.SearchStrategy[bytes]:
 @_chance
 @given(content=_bodies(_PIPELINE), encoding=st.sampled_from(["", "", "gzip", "br"]))
 def test_no_body_over_http_is_answered_with_a_fault_of_ours(faulty: FaultSystem, content: bytes, encoding: str) -> None:
+    # Chance may name a task that nobody serves: accepted, and rightly never at its end.
+    assume(not _names_another_task(content))
     headers = {"Content-Type": "application/json"} | ({"Content-Encoding": encoding} if encoding else {})
     before = _runs(faulty)
 
@@ -122,6 +124,13 @@ def test_no_body_over_http_is_answered_with_a_fault_of_ours(faulty: FaultSystem,
     assert 400 <= answer.status_code < 500, answer.text
     assert answer.json()["error"]["message"]
     assert _runs(faulty) == before
+
+
+def _names_another_task(content: bytes) -> bool:
+    try:
+        return any(entry["name"] != "step" for entry in json.loads(content)["transformers_list"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 @pytest.mark.parametrize("size", [_MEBIBYTE - 1, _MEBIBYTE, _MEBIBYTE + 1, 17 * _MEBIBYTE])

@@ -152,8 +152,12 @@ def test_what_ends_the_loop_of_all_flows_ends_one_task_only(flow_file: Path) -> 
     until(run, ["succeeded", "succeeded"])
     driver.stop()
 
-    assert driver._loop is not None
-    driver._loop.close()
+    loop = driver._loop
+    assert loop is not None
+    for left in (tasks := asyncio.all_tasks(loop)):
+        left.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
 
 
 def test_a_run_with_a_publisher_goes_on_where_prefect_cannot_even_be_imported(

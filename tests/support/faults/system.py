@@ -5,6 +5,7 @@ import re
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -76,12 +77,16 @@ class FaultSystem(SubmittedRuns):
         over = threading.Event()
 
         def look() -> None:
+            alive_at = dict.fromkeys(names, time.time())
             while not over.wait(0.2):
                 for name in names:
+                    now = time.time()
                     with suppress(KeyError):
                         if not self.system.is_running(name):
-                            self.injected.note(f"{_kind(name)} ended")
+                            # It ended at some moment since it was last seen alive.
+                            self.injected.note(f"{_kind(name)} ended").began_at = alive_at[name]
                         self.system.start(name)
+                    alive_at[name] = now
 
         thread = threading.Thread(target=look, daemon=True)
         thread.start()
@@ -172,7 +177,7 @@ class FaultSystem(SubmittedRuns):
         """Return how many messages lie in each queue that must be empty at rest, ready or unacked; none that are."""
         lines = self.broker.ctl("list_queues", "name", "messages", "--no-table-headers").splitlines()
         # A node of a cluster that is away doesn't say: that isn't empty.
-        counts = {name: int(count or -1) for name, count in (line.split("\t") for line in lines)}
+        counts = {name: int(count or -1) for name, _, count in (line.partition("\t") for line in lines)}
         return {name: count for name, count in counts.items() if count and name.startswith((REPLIES, "shepherd.task."))}
 
     def findings(self) -> Findings:
