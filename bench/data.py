@@ -35,14 +35,16 @@ sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.support import machine
-from bench.support.figures import print_last_line
 from bench.support.processes import ROOT, bare_environ, process
-from bench.support.services import Services, services_running
-from bench.support.shepherd_system import ShepherdSystem, wait_until
+from bench.support.running import run
+from bench.support.services import Services
+from bench.support.shepherd_system import ShepherdSystem
 from shepherd.site.local import flights
 from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 _SMALL: Final = 10
+#: Between two looks: each is work for the web process, and this is no race of milliseconds.
 _LOOK_S: Final = 0.1
 _ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
 _TASKS: Final = [
@@ -132,12 +134,10 @@ class Shepherd:
         memory: dict[str, float] = {}
 
         def look() -> bool:
-            # Each look is work for the web process, and this is no race of milliseconds.
-            time.sleep(_LOOK_S)
             ended.update(self._client.get(address).json())
             return ended["status"] in _ENDED
 
-        wait_until(look, what=f"the end of {address}", timeout_s=1800)
+        wait_until(look, what=f"the end of {address}", timeout_s=1800, every_s=_LOOK_S)
         took, cpu = time.monotonic() - began, cpu_s(self._pids) - spent
         assert ended["status"] == "succeeded", ended
         memory |= hwm_mb(self._pids)
@@ -165,7 +165,7 @@ def shepherd_running(system: ShepherdSystem) -> Iterator[Shepherd]:
         publisher, web = stack.enter_context(system.publisher()), stack.enter_context(system.web(port))
         base = f"http://127.0.0.1:{port}/api/v1"
         client = stack.enter_context(httpx.Client(base_url=base, headers=headers, timeout=60.0, trust_env=False))
-        wait_until(lambda: _is_served(client), what="the worker's tasks in the catalogue")
+        wait_until(lambda: _is_served(client), what="the worker's tasks in the catalogue", timeout_s=90)
         yield Shepherd(client, [worker.pid, publisher.pid, web.pid])
 
 
@@ -269,13 +269,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--ancestor", choices=["auto", "on", "off"], default="auto")
     options = parser.parse_args()
-    with services_running() as services:
-        about = machine.describe(services)
-        print("\n".join(f"{name}: {value}" for name, value in about.items()), flush=True)
-        load = machine.load()
-        figures = measure(services, options)
-    print_last_line({**figures, "copies": options.copies, "load_before": load, "machine": about})
-    return 0
+    return run(measure, options, copies=options.copies)
 
 
 if __name__ == "__main__":

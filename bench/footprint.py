@@ -19,7 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+# Instead of this file's own folder, in which `prefect.py` would be taken for Prefect.
+sys.path.pop(0)
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.support.processes import descendants, resident_mb
 from shepherd.site.local.broker_node import BrokerNode
+from tests.support.waiting import wait_until
 
 IDLE_S: Final = 10.0
 #: Of design: what a supervisor may take.
@@ -62,16 +68,6 @@ def broker_url(folder: Path) -> Iterator[str]:
         node.kill()
 
 
-def resident_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(line.split()[1]) / 1024
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
-
-
 def measured_worker(folder: Path, url: str) -> tuple[float, list[float]]:
     """Return the supervisor's and its children's resident memory after they were idle."""
     file = folder / "footprint_worker.py"
@@ -80,13 +76,14 @@ def measured_worker(folder: Path, url: str) -> tuple[float, list[float]]:
     with (folder / "log").open("wb") as log:
         worker = subprocess.Popen([sys.executable, file], env=environ, cwd=folder, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + _SERVING_WITHIN_S
-        while "worker.serving" not in (folder / "log").read_text():
-            if time.monotonic() > deadline:
-                sys.exit(f"the worker doesn't serve:\n{(folder / 'log').read_text()}")
-            time.sleep(0.1)
+        log_file = folder / "log"
+        try:
+            wait_until(lambda: "worker.serving" in log_file.read_text(), timeout_s=_SERVING_WITHIN_S, what="a worker")
+        except TimeoutError:
+            sys.exit(f"the worker doesn't serve:\n{log_file.read_text()}")
+        # Nothing to wait for: what is measured is what it holds when nothing has happened for so long.
         time.sleep(IDLE_S)
-        return resident_mb(worker.pid), [resident_mb(child) for child in children_of(worker.pid)]
+        return resident_mb(worker.pid), [resident_mb(child.pid) for child in descendants(worker.pid)]
     finally:
         worker.terminate()
         worker.wait(30)

@@ -23,18 +23,21 @@ sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.support import machine, peers
-from bench.support.figures import percentile, print_last_line
-from bench.support.services import Services, services_running
-from bench.support.shepherd_system import ShepherdSystem, wait_until
+from bench.support.figures import percentile
+from bench.support.running import run
+from bench.support.services import Services
+from bench.support.shepherd_system import ShepherdSystem
 from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 Times = Mapping[str, int]
 Contender = Callable[[int], Sequence[Times]]
 
 _TASKS: Final = ("bench_clock_first", "bench_clock_second")
 _WARM_UP: Final = 5
-#: Nobody asks while a run is under way: that would be work for the same two processes.
+#: Slept, so that nobody asks while a run is under way: that would be work for the same two processes.
 _BEFORE_FIRST_LOOK_S: Final = 0.15
+_LOOK_S: Final = 0.02
 _PERCENTS: Final = (50, 99)
 
 
@@ -45,7 +48,7 @@ def shepherd(services: Services, *, database: str) -> Contender:
         system.renew_database()
         port = free_port()
         with system.worker("clock"), system.publisher(), system.web(port), _client(port, system.token) as client:
-            wait_until(lambda: _answers(client), what="the page")
+            wait_until(lambda: _answers(client), what="the page", timeout_s=90)
             # The first ones create the queues, for which the worker waits.
             for _ in range(_WARM_UP):
                 _one_run(client)
@@ -90,7 +93,7 @@ def _one_run(client: httpx.Client) -> Times:
         ended[:] = [run] if run["status"] in {"succeeded", "failed", "cancelled"} else []
         return bool(ended)
 
-    wait_until(look, what=f"the end of {address}", timeout_s=60)
+    wait_until(look, what=f"the end of {address}", timeout_s=60, every_s=_LOOK_S)
     assert ended[0]["status"] == "succeeded", ended[0]
     return {"submitted_ns": submitted_ns, **_result_of(ended[0])}
 
@@ -159,13 +162,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     peers.install()
-    with services_running() as services:
-        about = machine.describe(services)
-        print("\n".join(f"{name}: {value}" for name, value in about.items()), flush=True)
-        load = machine.load()
-        figures = measure(services, options)
-    print_last_line({**figures, "runs": options.runs, "load_before": load, "machine": about})
-    return 0
+    return run(measure, options, runs=options.runs)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,13 @@ sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.support import machine
-from bench.support.figures import print_last_line, spread, summary
+from bench.support.figures import spread, summary
 from bench.support.prefect_server import PrefectServer, prefect_running
 from bench.support.processes import ROOT, bare_environ, output_of
-from bench.support.services import Services, services_running
+from bench.support.running import run
+from bench.support.services import Services
 from bench.support.shepherd_system import ShepherdSystem
+from tests.support.waiting import wait_until
 
 _SLOTS: Final = {"sqlite": 4, "postgres": 16}
 _AT_ONCE: Final = (1, 4, 16)
@@ -98,11 +100,8 @@ def _wait_completed(server: PrefectServer, flow: str, count: int, *, last_seen: 
     """Return when so many were Completed: at `last_seen` if they are already."""
     if last_seen is not None and server.completed(flow) >= count:
         return last_seen
-    deadline = time.monotonic() + _TIMEOUT_S
-    while server.completed(flow) < count:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"Prefect doesn't show {count} runs of {flow} as Completed after {_TIMEOUT_S:g} s")
-        time.sleep(_LOOK_S)
+    what = f"{count} runs of {flow}, Completed"
+    wait_until(lambda: server.completed(flow) >= count, timeout_s=_TIMEOUT_S, what=what, every_s=_LOOK_S)
     return time.time()
 
 
@@ -112,13 +111,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=list(_SLOTS), action="append", help="Prefect on one database")
     options = parser.parse_args()
-    with services_running() as services:
-        about = machine.describe(services)
-        print("\n".join(f"{name}: {value}" for name, value in about.items()), flush=True)
-        load = machine.load()
-        figures = measure(services, options)
-    print_last_line({**figures, "runs": options.runs, "load_before": load, "machine": about})
-    return 0
+    return run(measure, options, runs=options.runs)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.support import machine, peers
-from bench.support.figures import print_last_line, ratio, spread, summary
+from bench.support.figures import ratio, spread, summary
 from bench.support.queued import measure_queued
-from bench.support.services import Services, services_running
+from bench.support.running import run
+from bench.support.services import Services
 from bench.support.shepherd_system import ShepherdSystem
 
 #: Figures of one round, in runs a second.
@@ -125,13 +126,7 @@ def main() -> int:
     options = options_of(sys.argv[1:])
     if not options.queued:
         peers.install()
-    with services_running() as services:
-        about = machine.describe(services)
-        print("\n".join(f"{name}: {value}" for name, value in about.items()), flush=True)
-        load = machine.load()
-        figures = measure_queued(services, options) if options.queued else measure(services, options)
-    print_last_line({**figures, "runs": options.runs, "load_before": load, "machine": about})
-    return 0
+    return run(measure_queued if options.queued else measure, options, runs=options.runs)
 
 
 if __name__ == "__main__":

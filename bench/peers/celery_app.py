@@ -11,6 +11,9 @@ from sqlalchemy import create_engine, text
 
 RESULTS = os.environ["BENCH_RESULTS"]
 IS_RPC = RESULTS == "rpc"
+#: For all results.
+WITHIN_S = 300
+PAUSE_S = 0.02
 
 app = Celery("celery_app", broker=os.environ["BENCH_BROKER_URL"])
 app.conf.update(
@@ -64,7 +67,7 @@ def submit(count):
     results = [chain(bench_first.s(payload(n)), bench_second.s()).apply_async() for n in range(count)]
     if stored is None:
         for result in results:
-            result.get(timeout=300)
+            result.get(timeout=WITHIN_S)
     else:
         stored.wait(2 * count)
     return time.perf_counter() - began
@@ -84,8 +87,12 @@ class Stored:
         ).scalar_one()
 
     def wait(self, count):
+        deadline = time.monotonic() + WITHIN_S
         while self.count() - self.before < count:
-            time.sleep(0.02)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{count} results were not stored after {WITHIN_S} s")
+            # As long as between two looks at Shepherd's database: the table can only be asked.
+            time.sleep(PAUSE_S)
 
 
 def latency(count):
@@ -95,7 +102,8 @@ def latency(count):
         submitted_ns = time.time_ns()
         result = chain(bench_clock_first.s(payload(n)), bench_clock_second.s()).apply_async()
         said.append({"submitted_ns": submitted_ns, **result.get(timeout=30)})
-        time.sleep(0.02)
+        # So that no chain meets what the one before it left to do.
+        time.sleep(PAUSE_S)
     return said
 
 

@@ -28,6 +28,7 @@ class Datagrams(AsyncResultBackend):
         return False
 
     async def get_result(self, task_id, with_logs=False):
+        # Part of the interface, and asked of no result that isn't ready.
         raise NotImplementedError
 
 

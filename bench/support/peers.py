@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from bench.support.processes import ROOT, bare_environ, descendants, output_of, process
 from bench.support.services import Services
+from tests.support.waiting import wait_until
 
 _FOLDER: Final = ROOT / "bench" / "peers"
 _REQUIREMENTS: Final = _FOLDER / "requirements.txt"
@@ -50,12 +50,11 @@ class Peer:
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Run the workers; they are up when as many processes as it takes have been there for a moment."""
+        """Run the workers; they are up when there are as many processes as it takes."""
         self._verb("prepare")
         with process([_PYTHON, "-m", *self._worker], environ=self._environ, log=self._log, cwd=_FOLDER) as worker:
-            deadline = time.monotonic() + _START_S
-            while len(descendants(worker.pid)) < int(_WORKERS) and time.monotonic() < deadline:
-                time.sleep(0.1)
+            what = f"{self.name}'s {_WORKERS} processes"
+            wait_until(lambda: len(descendants(worker.pid)) >= int(_WORKERS), timeout_s=_START_S, what=what)
             yield
 
     def seconds_of(self, runs: int) -> float:

@@ -8,10 +8,10 @@ import httpx
 
 from bench.support.processes import ROOT, bare_environ, process
 from bench.support.services import Services
-from bench.support.shepherd_system import wait_until
 from shepherd.site.local.config import LocalConfig
 from shepherd.site.local.programs import programs
 from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 _START_S: Final = 120.0
 

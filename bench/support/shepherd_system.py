@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,11 +15,12 @@ import psycopg
 
 from bench.support.processes import ROOT, bare_environ, output_of, process
 from bench.support.services import Services
+from tests.support.waiting import wait_until
 
 _PROJECTS: Final = ROOT / "bench" / "projects"
 _WORKERS: Final = _PROJECTS / "bench" / "workers"
 #: Between two looks at the database.
-LOOK_S: Final = 0.02
+_LOOK_S: Final = 0.02
 _UNENDED: Final = "SELECT count(*) FROM pipelines_run WHERE finished_at IS NULL"
 _START_S: Final = 90.0
 
@@ -55,13 +56,14 @@ class Database:
             TimeoutError: It took too long.
             RuntimeError: The process that does the work has ended.
         """
-        deadline = time.monotonic() + timeout_s
-        while (left := self.unended()) > most:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{left} runs had not ended after {timeout_s:g} s")
-            if alive.poll() is not None:
+
+        def is_over() -> bool:
+            is_so = self.unended() <= most
+            if not is_so and alive.poll() is not None:
                 raise RuntimeError("the Task Publisher has ended")
-            time.sleep(LOOK_S)
+            return is_so
+
+        wait_until(is_over, timeout_s=timeout_s, what=f"all runs but {most} at their end", every_s=_LOOK_S)
         return time.time()
 
 
@@ -149,16 +151,3 @@ class ShepherdSystem:
         self.accept(runs, *tasks)
         with self.looking() as database, self.publisher() as publisher:
             database.wait_unended(0, timeout_s=timeout_s, alive=publisher)
-
-
-def wait_until(is_so: Callable[[], object], *, what: str, timeout_s: float = _START_S) -> None:
-    """Look each 20 ms.
-
-    Raises:
-        TimeoutError: It took too long; the text says what was waited for.
-    """
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not after {timeout_s:g} s")
-        time.sleep(LOOK_S)

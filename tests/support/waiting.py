@@ -11,8 +11,8 @@ T = TypeVar("T")
 _STEP_S = 0.05
 
 
-def wait_until(look: Callable[[], T], *, timeout_s: float, what: str) -> T:
-    """Return the first true answer of `look`.
+def wait_until(look: Callable[[], T], *, timeout_s: float, what: str, every_s: float = _STEP_S) -> T:
+    """Return the first true answer of `look`, which is asked at once, and then after each `every_s` seconds.
 
     Raises:
         TimeoutError: There was none in time; the text says `what` was waited for, and the last answer.
@@ -21,5 +21,5 @@ def wait_until(look: Callable[[], T], *, timeout_s: float, what: str) -> T:
     while not (answer := look()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not after {timeout_s:g} s, the last answer was {answer!r}")
-        threading.Event().wait(_STEP_S)
+        threading.Event().wait(every_s)
     return answer
