@@ -51,7 +51,7 @@ def described(path: Path, *, is_whole: bool = True) -> dict[str, Any] | None:
 
 def outline(path: Path, *, is_whole: bool = True) -> Outline | None:
     """Return what a table consists of, from its footer; None where that can't be read."""
-    footer = read_footer(path)
+    footer = read_footer(path, has_figures=False)
     if footer is None:
         return None
     types = {column.name: column.type for column in footer.columns if not tables.is_unnamed_index(column.name)}

@@ -1,6 +1,5 @@
 """CSV, as it is really published, into Parquet: streamed, whatever its encoding, separator and oddities."""
 
-import codecs
 import csv
 import importlib
 import re
@@ -15,7 +14,7 @@ from shepherd.errors import TaskFailedError
 from shepherd.worker import columns
 from shepherd.worker.desk import Desk
 from shepherd.worker.footer import read_footer
-from shepherd.worker.recognise import chunks_of
+from shepherd.worker.recognise import texts_of
 from shepherd.worker.survey import Oddities, survey
 from shepherd.worker.tables import sink_lazy
 
@@ -119,13 +118,10 @@ def _scan(path: Path, layout: Layout, found: Oddities, schema: dict[str, Any]) -
 
 
 def _recoded(source: Path, target: Path, encoding: str) -> Path:
-    decoder = codecs.getincrementaldecoder(encoding)()
     try:
         with target.open("w", encoding="utf-8", newline="") as file:
-            for chunk in chunks_of(source):
-                file.write(decoder.decode(chunk))
-            file.write(decoder.decode(b"", final=True))
-    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+            file.writelines(texts_of(source, encoding))
+    except UnicodeError as error:
         raise _unreadable(f"it isn't all {encoding}: {error}") from None
     return target
 

@@ -5,16 +5,17 @@ would cost each child 40 MB. https://parquet.apache.org/docs/file-format/metadat
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from shepherd.worker.thrift import read_struct
+from shepherd.worker.thrift import Struct, read_struct
 
-_MAGIC: Final = b"PAR1"
+#: What a Parquet file begins and ends with.
+MAGIC: Final = b"PAR1"
 #: Of a footer; from a larger one only rows and columns are read: 100,000 column chunks would take seconds.
 _MOST_FOR_STATISTICS: Final = 2 * 1024 * 1024
 _MOST_BYTES: Final = 256 * 1024 * 1024
@@ -42,11 +43,14 @@ class Footer:
     columns: tuple[Column, ...]
 
 
-def read_footer(path: Path) -> Footer | None:
-    """Return what a Parquet file says of itself; None where it is none, or says it in a way that isn't understood."""
+def read_footer(path: Path, *, has_figures: bool = True) -> Footer | None:
+    """Return what a Parquet file says of itself; None where it is none, or says it in a way that isn't understood.
+
+    Without figures, nothing is read of nulls, smallest and largest values, and so of each column in each row group.
+    """
     try:
         raw = raw_footer(path)
-        return _footer(read_struct(raw, until=4 if len(raw) > _MOST_FOR_STATISTICS else None))
+        return _footer(read_struct(raw, until=None if has_figures and len(raw) <= _MOST_FOR_STATISTICS else 4))
     except (OSError, IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error, OverflowError):
         return None
 
@@ -61,7 +65,7 @@ def raw_footer(path: Path) -> bytes:
         file.seek(-8, 2)
         tail = file.read(8)
         (size,) = struct.unpack("<I", tail[:4])
-        if tail[4:] != _MAGIC or size > _MOST_BYTES:
+        if tail[4:] != MAGIC or size > _MOST_BYTES:
             raise ValueError("no Parquet file")
         file.seek(-8 - size, 2)
         return file.read(size)
@@ -76,24 +80,21 @@ class _Kind:
 
 
 def _footer(metadata: dict[int, Any]) -> Footer:
-    kinds = dict(_kinds(metadata[2]))
+    kinds = {element[4].decode("utf-8", "replace"): _kind(element) for element in top_level(metadata[2])}
     statistics = _statistics(metadata.get(4, []), kinds) if 4 in metadata else {}
     columns = (Column(name=name, type=kind.name, **statistics.get(name, {})) for name, kind in kinds.items())
     return Footer(rows=metadata[3], columns=tuple(columns))
 
 
-def _kinds(schema: list[dict[int, Any]]) -> Iterator[tuple[str, _Kind]]:
-    elements = iter(schema)
-    for _ in range(next(elements).get(5, 0)):
-        element = next(elements)
-        yield element[4].decode("utf-8", "replace"), _kind(element)
-        _pass_over(elements, element.get(5, 0))
-
-
-def _pass_over(elements: Iterator[dict[int, Any]], count: int) -> None:
-    left = count
-    while left:
-        left += next(elements).get(5, 0) - 1
+def top_level(schema: Sequence[Struct]) -> Iterator[Struct]:
+    """Yield what a schema says of each top-level column, and nothing of what is nested in it."""
+    inside = 0
+    for element in schema[1:]:
+        if inside > 0:
+            inside += element.get(5, 0) - 1
+        else:
+            yield element
+            inside = element.get(5, 0)
 
 
 #: By the number of Parquet's physical type: BOOLEAN, INT32, INT64, INT96, FLOAT, DOUBLE, BYTE_ARRAY, FIXED.

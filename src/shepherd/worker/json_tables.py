@@ -1,6 +1,5 @@
 """Tables in JSON: records in a list or in lines, or columns in an object; long ones are never held whole."""
 
-import codecs
 import importlib
 import json
 import re
@@ -11,7 +10,7 @@ from typing import Any, Final, NoReturn
 from shepherd.errors import TaskFailedError
 from shepherd.wire import strict_json
 from shepherd.worker.desk import Desk
-from shepherd.worker.recognise import chunks_of
+from shepherd.worker.recognise import texts_of
 from shepherd.worker.tables import write_lazy, write_polars
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
@@ -99,12 +98,9 @@ def _parts(path: Path, desk: Desk) -> tuple[list[Path], Any]:
 
 
 def _texts(path: Path, encoding: str) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)()
     try:
-        for chunk in chunks_of(path):
-            yield decoder.decode(chunk)
-        yield decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
+        yield from texts_of(path, encoding)
+    except UnicodeError as error:
         _refuse(f"it isn't all {encoding}: {error}")
 
 

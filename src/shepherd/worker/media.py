@@ -18,6 +18,8 @@ XML: Final = "application/xml"
 XLSX: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 XLS: Final = "application/vnd.ms-excel"
 HTML: Final = "text/html"
+GZIP: Final = "application/gzip"
+ZIP: Final = "application/zip"
 #: A folder: an uncompressed tar of plain files and folders.
 FOLDER: Final = "application/vnd.shepherd.folder+tar"
 
@@ -41,8 +43,8 @@ _BY_SUFFIX: Final = {
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
     ".geojson": GEOJSON,
-    ".zip": "application/zip",
-    ".gz": "application/gzip",
+    ".zip": ZIP,
+    ".gz": GZIP,
     ".xlsx": XLSX,
     ".xls": XLS,
 }

@@ -11,6 +11,7 @@ from shepherd.worker.media import (
     BYTES,
     CSV,
     GEOJSON,
+    GZIP,
     HTML,
     JSON,
     NDJSON,
@@ -20,10 +21,10 @@ from shepherd.worker.media import (
     XLS,
     XLSX,
     XML,
+    ZIP,
     kind_of,
 )
 
-GZIP: Final = "application/gzip"
 _HEAD: Final = 64 * 1024
 _CHUNK: Final = 1024 * 1024
 #: Bytes below which zeros in turn are chance.
@@ -54,7 +55,7 @@ def kind_of_file(path: Path, claim: ClaimCheck) -> str:
         if head.startswith(magic):
             return kind
     if head.startswith(b"PK\x03\x04"):
-        return XLSX if b"xl/" in head or kind_of(claim) == XLSX else "application/zip"
+        return XLSX if b"xl/" in head or kind_of(claim) == XLSX else ZIP
     stated = stated_kind(claim)
     text = head.decode(_by_first_bytes(head) or "latin-1", errors="replace").lstrip("\ufeff \t\r\n")
     return _kind_of_text(text, stated)
@@ -121,6 +122,18 @@ def chunks_of(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
+def texts_of(path: Path, encoding: str) -> Iterator[str]:
+    """Yield a text in pieces, its line ends as they are.
+
+    Raises:
+        UnicodeError: It isn't all in this encoding.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)()
+    for chunk in chunks_of(path):
+        yield decoder.decode(chunk)
+    yield decoder.decode(b"", final=True)
+
+
 def _by_first_bytes(head: bytes) -> str:
     for mark, encoding in _BOMS:
         if head.startswith(mark):
@@ -136,11 +149,9 @@ def _by_first_bytes(head: bytes) -> str:
 
 
 def _is_utf8(path: Path) -> bool:
-    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        for chunk in chunks_of(path):
-            decoder.decode(chunk)
-        decoder.decode(b"", final=True)
+        for _ in texts_of(path, "utf-8"):
+            pass
     except UnicodeDecodeError:
         return False
     return True

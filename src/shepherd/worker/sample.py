@@ -52,14 +52,13 @@ def cut_file(whole: Path, target: Path, *, kind: str, rows: int) -> bool:
 
 def _parquet(whole: Path, target: Path, rows: int) -> bool:
     if importlib.util.find_spec("polars"):
-        tables.scan(whole).head(rows).sink_parquet(target)
+        tables.sink_lazy(tables.scan(whole).head(rows), target)
         return True
     if importlib.util.find_spec("pyarrow"):
-        parquet = importlib.import_module("pyarrow.parquet")
-        file = parquet.ParquetFile(whole)
+        file = importlib.import_module("pyarrow.parquet").ParquetFile(whole)
         batches = itertools.islice(file.iter_batches(batch_size=rows), 1)
         table = importlib.import_module("pyarrow").Table.from_batches(batches, schema=file.schema_arrow)
-        parquet.write_table(table, target)
+        tables.write_arrow(table, target)
         return True
     raise TaskFailedError("invalid_data", "a sample of a Parquet file needs polars or pyarrow here")
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from shepherd.worker.footer import raw_footer
+from shepherd.worker.footer import MAGIC, raw_footer, top_level
 from shepherd.worker.thrift import Array, Struct, read_struct, write_struct
 
-_MAGIC: Final = b"PAR1"
 _CHUNK: Final = 1024 * 1024
 
 # https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
@@ -48,7 +47,7 @@ class ParquetFile:
             #: What is said of each top-level column that isn't nested, but for its name.
             self.elements = _elements(self.metadata[_SCHEMA])
             self.created_by: bytes = self.metadata.get(_CREATED_BY, b"")
-        except (IndexError, KeyError, TypeError, AttributeError, StopIteration, struct.error) as error:
+        except (IndexError, KeyError, TypeError, AttributeError, struct.error) as error:
             raise ValueError(f"{path.name} isn't understood as Parquet: {error!r}") from error
 
 
@@ -72,7 +71,7 @@ def write_spliced(target: Path, columns: Sequence[Column], *, like: ParquetFile)
     metadata, groups = like.metadata.copy(), Array(kind=_STRUCT)
     with ExitStack() as stack, target.open("wb") as file:
         opened = {path: stack.enter_context(path.open("rb", buffering=0)) for path in {c.file.path for c in columns}}
-        file.write(_MAGIC)
+        file.write(MAGIC)
         for index, group in enumerate(columns[0].file.groups):
             chunks, begins = Array(kind=_STRUCT), file.tell()
             for column in columns:
@@ -82,7 +81,7 @@ def write_spliced(target: Path, columns: Sequence[Column], *, like: ParquetFile)
             groups.append(_group(group, chunks, begins))
         metadata[_GROUPS], metadata[_ROWS] = groups, sum(columns[0].file.row_counts)
         footer = write_struct(metadata)
-        file.write(footer + struct.pack("<I", len(footer)) + _MAGIC)
+        file.write(footer + struct.pack("<I", len(footer)) + MAGIC)
 
 
 def _by_column(group: Struct) -> dict[str, list[Struct]]:
@@ -91,22 +90,18 @@ def _by_column(group: Struct) -> dict[str, list[Struct]]:
         if any(number in chunk for number in _UNFIT):
             raise ValueError("a column lies in another file, or is encrypted")
         metadata = chunk[_METADATA]
-        found.setdefault(metadata[_PATH][0].decode(), []).append(chunk)
+        # What is missing is found before anything is written.
         _start(chunk), metadata[_UNCOMPRESSED], metadata[_COMPRESSED]
+        found.setdefault(metadata[_PATH][0].decode(), []).append(chunk)
     return found
 
 
 def _elements(schema: Sequence[Struct]) -> dict[str, dict[int, Any]]:
-    found: dict[str, dict[int, Any]] = {}
-    elements = iter(schema)
-    for _ in range(next(elements).get(_CHILDREN, 0)):
-        element = next(elements)
-        inside = element.get(_CHILDREN, 0)
-        if not inside:
-            found[element[_NAME].decode()] = {number: said for number, said in element.items() if number != _NAME}
-        while inside:
-            inside += next(elements).get(_CHILDREN, 0) - 1
-    return found
+    return {
+        element[_NAME].decode(): {number: said for number, said in element.items() if number != _NAME}
+        for element in top_level(schema)
+        if not element.get(_CHILDREN)
+    }
 
 
 def _start(chunk: Struct) -> int:

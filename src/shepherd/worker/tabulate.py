@@ -14,10 +14,10 @@ from shepherd.wire.value import ClaimCheck
 from shepherd.worker.delimited import csv_to_parquet
 from shepherd.worker.desk import Desk
 from shepherd.worker.json_tables import json_to_parquet, ndjson_to_parquet
-from shepherd.worker.media import CSV, GEOJSON, HTML, JSON, NDJSON, PARQUET, TSV, XLS, XLSX, XML
-from shepherd.worker.recognise import GZIP, encoding_of, kind_of_file
+from shepherd.worker.media import BYTES, CSV, GEOJSON, GZIP, HTML, JSON, NDJSON, PARQUET, TSV, XLS, XLSX, XML
+from shepherd.worker.recognise import encoding_of, kind_of_file
 from shepherd.worker.sample import cut_file
-from shepherd.worker.tables import scan, write_lazy, write_polars
+from shepherd.worker.tables import write_polars
 from shepherd.worker.xml_tables import xml_to_parquet
 
 _CHUNK: Final = 1024 * 1024
@@ -63,7 +63,7 @@ def _cut(table: Path, desk: Desk) -> Path:
     if desk.most_rows is None:
         return table
     target = desk.path("sample.parquet")
-    write_lazy(scan(table).head(desk.most_rows), target)
+    cut_file(table, target, kind=PARQUET, rows=desk.most_rows)
     return target
 
 
@@ -160,7 +160,7 @@ def _expanded(path: Path, desk: Desk) -> Path:
 
 def _without_gz(claim: ClaimCheck) -> ClaimCheck:
     uri = claim.uri.removesuffix(".gz")
-    return ClaimCheck(uri=uri, sha256=claim.sha256, size=claim.size, media_type="application/octet-stream")
+    return ClaimCheck(uri=uri, sha256=claim.sha256, size=claim.size, media_type=BYTES)
 
 
 def _refused(claim: ClaimCheck, reason: str) -> TaskFailedError:

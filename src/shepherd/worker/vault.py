@@ -73,13 +73,8 @@ class Vault:
         name = self._found_in(reply) if self._given else None
         if name is not None:
             refused = secret_in_result(name)
-            return Finished(
-                token=reply.token,
-                worker=reply.worker,
-                at=reply.at,
-                elapsed_s=reply.elapsed_s,
-                error=TaskError(code=refused.code, message=refused.message),
-            )
+            error = TaskError(code=refused.code, message=refused.message)
+            return replace(reply, result=None, card=None, error=error)
         return reply
 
     def _found_in(self, reply: Finished) -> str | None:
