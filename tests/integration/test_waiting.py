@@ -118,6 +118,24 @@ def test_a_task_behind_others_says_how_many(running: Make) -> None:
     assert reason(runs[2]) == "The only slot for 'sentinel' is busy, and 2 came before it."
 
 
+def test_only_what_was_published_earlier_under_the_same_name_is_ahead(running: Make) -> None:
+    services.announce(manifest("sentinel", "upload", free_slots=0), now=NOW)
+    names = ["sentinel", "upload", "upload", "sentinel", "upload"]
+    # The second and the third at the same moment: neither came before the other.
+    at = [later(n) for n in (0, 1, 1, 2, 3)]
+    runs = [running("published", task={"name": name}, published_at=at_n) for name, at_n in zip(names, at, strict=True)]
+    for run in runs:
+        attempted(run)
+
+    assert [reason(run) for run in runs] == [
+        "The only slot for 'sentinel' is busy.",
+        "The only slot for 'upload' is busy.",
+        "The only slot for 'upload' is busy.",
+        "The only slot for 'sentinel' is busy, and 1 came before it.",
+        "The only slot for 'upload' is busy, and 2 came before it.",
+    ]
+
+
 def test_a_task_whose_workers_all_have_another_store_says_so(running: Make) -> None:
     services.announce(manifest("sentinel", worker="a", store="file:///srv/elsewhere"), now=NOW)
     run = running("published")

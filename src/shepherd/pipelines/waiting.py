@@ -3,10 +3,11 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any, Final
 
 from django.conf import settings
-from django.db.models import Count, F, OuterRef, Subquery, Value
+from django.db.models import Case, Count, F, When
 from django.db.models.functions import Coalesce
 
 from shepherd.domain.status import ENDED_RUN, AttemptStatus, RunStatus, TaskStatus
@@ -23,8 +24,6 @@ _ERROR_SHOWN: Final = 200
 class _Latest:
     """What is needed of a task's latest attempt."""
 
-    #: Tasks of the same name that were published before it and that no worker has begun.
-    ahead: int
     status: str
     worker: str
     error: dict[str, Any] | None
@@ -42,6 +41,8 @@ class _Known:
     served: Mapping[str, Availability]
     #: By the task's number.
     latest: Mapping[int, _Latest]
+    #: Tasks of the same name that were published before it and that no worker has begun, by the task's number.
+    ahead: Mapping[int, int]
     #: By project.
     pauses: Mapping[str, Pause]
     #: Numbers of runs whose data isn't there yet.
@@ -52,7 +53,7 @@ class _Known:
 def waiting_reasons(runs: Sequence[Run], *, now: datetime) -> dict[int, str]:
     """Return why each run waits, by its number; one that doesn't wait is left out.
 
-    The runs' tasks should be prefetched in their order. Takes four queries for any number of runs.
+    The runs' tasks should be prefetched in their order. Takes five queries for any number of runs.
     """
     current = {run.number: _current_task(run) for run in runs if run.status not in ENDED_RUN}
     tasks = [task for task in current.values() if task is not None and task.attempt_no]
@@ -61,6 +62,7 @@ def waiting_reasons(runs: Sequence[Run], *, now: datetime) -> dict[int, str]:
     known = _Known(
         served=availability(handed_over, now=now),
         latest=_latest(tasks),
+        ahead=_ahead([task for task in tasks if task.status == TaskStatus.PUBLISHED]),
         pauses={pause.project: pause for pause in Pause.objects.filter(project__in=accepted)},
         fetching=_fetching([run for run in runs if run.status == RunStatus.RUNNING]),
         now=now,
@@ -80,20 +82,29 @@ def _fetching(runs: Iterable[Run]) -> Collection[int]:
 
 
 def _latest(tasks: Iterable[Task]) -> dict[int, _Latest]:
-    before = Task.objects.filter(
-        name=OuterRef("task__name"), status=TaskStatus.PUBLISHED, published_at__lt=OuterRef("task__published_at")
-    )
-    # No `order_by`, and grouped by what is the same in all of them: one count.
-    ahead = before.order_by().values("name").annotate(count=Count("pk")).values("count")
     rows = (
         Attempt.objects.filter(task__in=[task.pk for task in tasks], attempt_no=F("task__attempt_no"))
-        .annotate(
-            ahead=Coalesce(Subquery(ahead), Value(0)),
-            held_at=Coalesce("seen_at", "claimed_at", "started_at"),
-        )
+        .annotate(held_at=Coalesce("seen_at", "claimed_at", "started_at"))
         .values("task_id", *_Latest.__dataclass_fields__)
     )
     return {row.pop("task_id"): _Latest(**row) for row in rows}
+
+
+def _ahead(published: Iterable[Task]) -> dict[int, int]:
+    times = {task.pk: task.published_at for task in published if task.published_at is not None}
+    if not times:
+        return {}
+    # All that waits is gone through once, not once for each task of a page: thousands may wait.
+    ends = sorted(set(times.values()))
+    first_end = Case(*(When(published_at__lt=end, then=place) for place, end in enumerate(ends)))
+    names = {task.pk: task.name for task in published}
+    waiting = Task.objects.filter(name__in=set(names.values()), status=TaskStatus.PUBLISHED, published_at__lt=ends[-1])
+    counts = waiting.order_by().values_list("name", first_end).annotate(count=Count("pk"))
+    before: dict[str, list[int]] = {name: [0] * len(ends) for name in names.values()}
+    for name, place, count in counts:
+        before[name][place] = count
+    sums = {name: list(accumulate(counted)) for name, counted in before.items()}
+    return {number: sums[names[number]][ends.index(time)] for number, time in times.items()}
 
 
 def _reason(run: Run, task: Task | None, known: _Known) -> str | None:
@@ -110,7 +121,8 @@ def _reason(run: Run, task: Task | None, known: _Known) -> str | None:
     if latest is None:
         return None
     if task.status == TaskStatus.PUBLISHED:
-        return _published_reason(task, known.served.get(task.name), latest, now=known.now)
+        ahead = known.ahead.get(task.pk, 0)
+        return _published_reason(task, known.served.get(task.name), latest, ahead=ahead, now=known.now)
     return _running_reason(task, known.served.get(task.name), latest, now=known.now)
 
 
@@ -151,7 +163,7 @@ def _why(latest: _Latest | None) -> str:
     return f": the last one failed with {latest.error.get('code', 'an error')}, {shown}"
 
 
-def _published_reason(task: Task, served: Availability | None, latest: _Latest, *, now: datetime) -> str:
+def _published_reason(task: Task, served: Availability | None, latest: _Latest, *, ahead: int, now: datetime) -> str:
     since = latest.published_at
     if latest.confirmed_at is None and now - since > _CONFIRM_PATIENCE:
         return (
@@ -159,7 +171,7 @@ def _published_reason(task: Task, served: Availability | None, latest: _Latest, 
         )
     if served is None:
         return f"No worker has ever announced {task.name!r}."
-    return _served_reason(task, served, latest.ahead)
+    return _served_reason(task, served, ahead)
 
 
 def _served_reason(task: Task, served: Availability, ahead: int) -> str:
