@@ -6,11 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, F, Max, Q, QuerySet, Sum, TextField, Window
-from django.db.models.functions import Cast, Coalesce, RowNumber
+from django.db.models import Count, F, Max, Q, QuerySet, Sum, Window
+from django.db.models.functions import Coalesce, RowNumber
 
 from shepherd.domain.policy import usable_policy_of
+from shepherd.pipelines import sql
 from shepherd.pipelines.models import Offer, WorkerSeen
+from shepherd.wire import strict_json
 
 
 def is_live(*, now: datetime, state: str = "serving") -> Q:
@@ -37,20 +39,26 @@ class Announced:
 
 def announced(names: Collection[str], *, now: datetime) -> dict[str, Announced]:
     """Return what was announced of each of these names; one that nobody ever announced is left out."""
-    newest = newest_offers().filter(name__in=names).values("number")
-    offers = (
-        Offer.objects.filter(name__in=names)
-        .filter(is_live(now=now) | Q(number__in=newest))
-        .order_by(F("worker__last_seen_at").desc(), F("number").desc())
-        .values_list("name", Cast("context_schema", TextField()), "policy")
+    if not names:
+        return {}
+    # Not by the ORM: making the statement took 1.0 of the 1.6 ms in which a pipeline is accepted.
+    offers = sql.rows(
+        f"""SELECT name, context_schema, policy FROM (
+                SELECT o.number, o.name, o.context_schema, o.policy, w.state, w.last_seen_at, ROW_NUMBER() OVER (
+                        PARTITION BY o.name ORDER BY w.last_seen_at DESC, o.number DESC) AS place
+                FROM pipelines_offer o JOIN pipelines_workerseen w ON w.number = o.worker_id
+                WHERE o.name IN {sql.places(list(names))}) AS offers
+            WHERE place = 1 OR state = 'serving' AND last_seen_at >= %s
+            ORDER BY last_seen_at DESC, number DESC""",
+        [*names, sql.time(now - settings.SHEPHERD.worker_gone_after)],
     )
     schemas: dict[str, dict[str, None]] = {}
-    policies: dict[str, dict[str, Any]] = {}
-    for name, schema, policy in offers:
-        schemas.setdefault(name, {})[schema] = None
-        policies.setdefault(name, policy)
+    policies: dict[str, str] = {}
+    for offer in offers:
+        schemas.setdefault(offer["name"], {})[offer["context_schema"]] = None
+        policies.setdefault(offer["name"], offer["policy"])
     return {
-        name: Announced(schemas=tuple(texts), policy=usable_policy_of(policies[name]))
+        name: Announced(schemas=tuple(texts), policy=usable_policy_of(strict_json.loads(policies[name])))
         for name, texts in schemas.items()
     }
 
