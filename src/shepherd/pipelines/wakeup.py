@@ -1,5 +1,6 @@
 """Telling the Task Publisher that there is work. Nothing depends on it: its sweep finds what it missed."""
 
+import atexit
 import logging
 import threading
 from collections.abc import Callable
@@ -20,22 +21,30 @@ _PAUSE_S: Final = 5.0
 
 
 class Bell:
-    """Rings in a thread of its own, which opens the connection at the first ring: nobody who rings ever waits."""
+    """Rings in a thread of its own, which opens the connection at the first ring: nobody who rings ever waits.
+
+    But for a process that ends: it gives the last ring half a second, or a command that accepts something would never
+    be heard.
+    """
 
     def __init__(self, open_broker: Callable[[], Broker]) -> None:
         self._open_broker = open_broker
         self._rung = threading.Event()
+        #: Nothing was rung for that the broker wasn't told of.
+        self._told = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def ring(self) -> None:
         """Ask for a wake-up; several asked for at once are one."""
+        self._told.clear()
         self._rung.set()
         with self._lock:
             # Only now: a web server may fork after it has imported this, and threads don't follow.
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="wakeup", daemon=True)
                 self._thread.start()
+                atexit.register(self._told.wait, _TIMEOUT_S)
 
     def _serve(self) -> None:
         broker: Broker | None = None
@@ -47,6 +56,8 @@ class Bell:
                 [error] = broker.publish([_wake_message()], timeout_s=_TIMEOUT_S)
                 if error is not None:
                     logger.debug("wakeup.missed", extra={"reason": error})
+                if not self._rung.is_set():
+                    self._told.set()
             # A daemon's loop: whatever is wrong with the broker, the sweep does the work.
             except Exception:
                 logger.warning("wakeup.failed", exc_info=True)
