@@ -3,6 +3,7 @@
 import hashlib
 import os
 import select
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
@@ -281,6 +282,37 @@ def test_a_run_begins_with_what_its_data_url_names_or_fails_with_the_reason(tmp_
     assert data.sha256 == hashlib.sha256(CONTENT).hexdigest()
     assert bad.error["code"] == "address_refused"
     assert "leads out of the folders" in bad.error["message"]
+
+
+@pytest.mark.usefixtures("sqlite_database")
+@pytest.mark.parametrize("sent", [b"", CONTENT[:1000]], ids=["silence", "a part"])
+def test_a_task_publisher_that_ends_leaves_a_download_to_the_next_one(sent: bytes) -> None:
+    is_over = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if sent:
+            say(request, 200, sent, content_length=len(CONTENT))
+        is_over.wait(60)
+
+    with HttpStub(answer) as stub:
+        sources = DataSources(allow=[f"127.0.0.1:{stub.port}"])
+        engine = Engine()
+        with override_settings(SHEPHERD=replace(settings.SHEPHERD, data_sources=sources)):
+            run = engine.accept("scrape", data_url=f"{stub.url}/a.csv")
+        engine.relay.start()
+        fetching = Fetching(engine.relay, Fetcher(MemoryStore(), sources))
+        before = set(threading.enumerate())
+        fetching.submit(engine.heard.due)
+        wait_until(lambda: stub.requests, timeout_s=60, what="a request")
+        ours = [each for each in threading.enumerate() if each not in before and each.name.startswith("data-url")]
+
+        fetching.stop()
+
+        # Far less than the minute for which a server may be silent.
+        wait_until(lambda: not any(each.is_alive() for each in ours), timeout_s=20, what="the end of the download")
+        is_over.set()
+    assert ours
+    assert statuses(run) == ["running", "pending"]
 
 
 class _BrokenStore(MemoryStore):

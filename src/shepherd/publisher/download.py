@@ -3,7 +3,6 @@
 import logging
 import re
 import socket
-import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import PurePosixPath
@@ -70,7 +69,7 @@ class Downloader:
                 if tries >= _TRIES or draft.left_s <= pause_s:
                     raise
                 logger.warning("data_url.retry", extra={"url": url, "have": draft.size, "reason": str(error)})
-                time.sleep(pause_s)
+                draft.pause(pause_s)
 
     def _go_on(self, url: str, answer: "_Answer") -> Fetched:
         try:

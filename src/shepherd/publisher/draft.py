@@ -1,6 +1,7 @@
 """A file that is being fetched: how much there is of it, and how much there may be."""
 
 import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +35,19 @@ class Fetched:
     media_type: str = ""
 
 
+class FetchEndedError(Exception):
+    """This process ends: another one fetches the file, from its beginning."""
+
+
 class Draft:
     """Belongs to one fetch; a context manager that closes the file."""
 
-    def __init__(self, path: Path, limits: Limits) -> None:
+    def __init__(self, path: Path, limits: Limits, *, ended: threading.Event | None = None) -> None:
+        """Take what is written into a new file; nothing more once `ended` is set."""
         self.path = path
         self.size = 0
         self._limits = limits
+        self._ended = ended or threading.Event()
         self._deadline = time.monotonic() + limits.time_s
         self._file = path.open("xb", buffering=0)
         self._written_out = 0
@@ -61,6 +68,7 @@ class Draft:
         Raises:
             InvalidInputError: The file is larger than it may be.
             DataUnavailableError: It takes longer than it may.
+            FetchEndedError: Nobody waits for it any more.
         """
         self.size += len(chunk)
         self.check(self.size)
@@ -72,10 +80,16 @@ class Draft:
 
     def check(self, size: int) -> None:
         """Return if a file of that size may be fetched, and there is time left. Raises as `write` does."""
+        self.pause(0)
         if size > self._limits.size:
             raise InvalidInputError.at("data_url", f"is larger than {self._limits.size} bytes")
         if self.left_s <= 0:
             raise DataUnavailableError(f"the download took more than {self._limits.time_s:g} s")
+
+    def pause(self, pause_s: float) -> None:
+        """Wait. Raises `FetchEndedError` as soon as nobody waits for the file any more."""
+        if self._ended.wait(pause_s):
+            raise FetchEndedError
 
     def restart(self) -> None:
         """Forget what there is."""

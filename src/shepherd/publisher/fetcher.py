@@ -1,6 +1,7 @@
 """Fetching `data_url` into the store: once a run, by the Task Publisher, from where it may."""
 
 import tempfile
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +25,11 @@ class Fetcher:
         self._sources = sources
         self._limits = limits or Limits()
         self._downloader = Downloader(allow=sources.allow)
+        self._ended = threading.Event()
+
+    def end(self) -> None:
+        """Break off what is being fetched: each `fetch` raises `FetchEndedError` within a second."""
+        self._ended.set()
 
     def fetch(self, url: str, *, run_id: str) -> ClaimCheck:
         """Return the claim check of the file that a URL names, fetched into the store.
@@ -34,12 +40,13 @@ class Fetcher:
             InvalidInputError: It can't be fetched by anybody: too large, too many redirects, it isn't there.
             DataUnavailableError: The server didn't answer, or answered with an error; it may later.
             StoreUnavailableError: The store didn't take the file.
+            FetchEndedError: `end` was called.
         """
         if reason := data_url_fault(url, self._sources):
             raise AddressRefusedError.at("data_url", reason)
         with (
             tempfile.TemporaryDirectory(prefix="shepherd-data-") as folder,
-            Draft(Path(folder) / "data", self._limits) as draft,
+            Draft(Path(folder) / "data", self._limits, ended=self._ended) as draft,
         ):
             found = self._copied(url, draft)
             name = segment(found.name or "data")

@@ -12,6 +12,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 
 from shepherd.errors import InvalidInputError, ShepherdError, TransientError
 from shepherd.pipelines.models import Run
+from shepherd.publisher.draft import FetchEndedError
 from shepherd.publisher.fetcher import Fetcher
 from shepherd.publisher.relay import Relay
 from shepherd.wire.envelope import TaskError
@@ -54,7 +55,9 @@ class Fetching:
             self._pool.submit(self._fetch, number, url)
 
     def stop(self) -> None:
-        """Begin nothing more; what was begun is fetched again after a restart."""
+        """Begin nothing more; what was begun is broken off, and fetched again after a restart."""
+        # A process waits for the threads of its pools before it ends, however long a download takes.
+        self._fetcher.end()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _fetch(self, number: int, url: str) -> None:
@@ -62,6 +65,8 @@ class Fetching:
         try:
             run_id = Run.objects.values_list("id", flat=True).get(number=number)
             self._relay.set_data(number, self._fetcher.fetch(url, run_id=str(run_id)))
+        except FetchEndedError:
+            logger.info("data_url.left", extra={"run": number})
         except ShepherdError as error:
             self._fail(number, _fault(error))
         except (OperationalError, InterfaceError):

@@ -1,7 +1,6 @@
 """`data_url` as an object in one of the buckets that the operator has named."""
 
 import logging
-import time
 from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
@@ -45,4 +44,4 @@ def copy_object(url: str, draft: Draft) -> Fetched:
             if tries >= _TRIES or isinstance(error, ConfigurationError):
                 raise DataUnavailableError(f"{url} can't be fetched: {error}") from error
             logger.warning("data_url.retry", extra={"url": url, "reason": str(error)})
-            time.sleep(2.0 ** (tries - 1))
+            draft.pause(2.0 ** (tries - 1))

@@ -1,11 +1,15 @@
 """A connection that waits no longer than its download may take, however slowly the other side speaks."""
 
 import ssl
-from typing import Any
+import time
+from typing import Any, Final
 
 import httpcore
 
 from shepherd.publisher.draft import Draft
+
+#: Between two looks whether the download is still wanted, in seconds.
+_LOOK_S: Final = 1.0
 
 
 class TimedStream(httpcore.NetworkStream):
@@ -16,7 +20,15 @@ class TimedStream(httpcore.NetworkStream):
         self._draft = draft
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max_bytes, self._left(timeout))
+        until = time.monotonic() + self._left(timeout)
+        while True:
+            left_s = until - time.monotonic()
+            try:
+                return self._inner.read(max_bytes, max(0.001, min(_LOOK_S, left_s)))
+            except httpcore.ReadTimeout:
+                if left_s <= _LOOK_S:
+                    raise
+                self._left(None)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._inner.write(buffer, self._left(timeout))
