@@ -69,9 +69,9 @@ class CrashingIntake:
         if self._is_holding:
             at("after cancel-ok")
 
-    def ack(self, delivery: Any) -> None:
+    def ack(self, delivery: Any, **options: Any) -> None:
         at("before ack")
-        self._inner.ack(delivery)
+        self._inner.ack(delivery, **options)
         at("after ack")
 
 

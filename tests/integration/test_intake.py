@@ -12,7 +12,15 @@ PATIENCE_S = 20.0
 
 
 def unacked(node: BrokerUnderTest, queues: list[str]) -> int:
-    lines = node.ctl("list_queues", "name", "messages_unacknowledged").splitlines()
+    return counted(node, queues, "messages_unacknowledged")
+
+
+def waiting(node: BrokerUnderTest, queues: list[str]) -> int:
+    return counted(node, queues, "messages_ready")
+
+
+def counted(node: BrokerUnderTest, queues: list[str], what: str) -> int:
+    lines = node.ctl("list_queues", "name", what).splitlines()
     counts = dict(line.split("\t") for line in lines)
     return sum(int(counts[queue]) for queue in queues)
 
@@ -55,6 +63,30 @@ def test_a_busy_slot_of_four_names_never_holds_more_than_one_delivery(broker_nod
     intake.ack(in_hand)
     for broker in (busy, idle):
         broker.close()
+
+
+def test_an_ack_that_goes_on_brings_the_next_one_and_a_pause_gives_it_back(broker_node: BrokerUnderTest) -> None:
+    broker = connected(broker_node, "busy")
+    queues = declare_four(broker)
+    publish_to(broker, queues, each=2)
+    intake = broker.intake(queues)
+    first = intake.take(wait_s=PATIENCE_S)
+    assert first is not None
+    wait_until(lambda: waiting(broker_node, queues) == 7, timeout_s=PATIENCE_S, what="all but the first one waiting")
+
+    intake.ack(first, goes_on=True)
+    wait_until(lambda: waiting(broker_node, queues) == 6, timeout_s=PATIENCE_S, what="the next one on its way")
+    held = unacked(broker_node, queues)
+    second = intake.take(wait_s=0)
+    assert second is not None
+    intake.ack(second, goes_on=True)
+    wait_until(lambda: waiting(broker_node, queues) == 5, timeout_s=PATIENCE_S, what="the third one on its way")
+    intake.pause()
+    wait_until(lambda: waiting(broker_node, queues) == 6, timeout_s=PATIENCE_S, what="the third one given back")
+
+    assert held <= 1
+    assert intake.take(wait_s=PATIENCE_S) is not None
+    broker.close()
 
 
 def test_eighty_tasks_of_four_names_are_worked_off_one_at_a_time(broker_node: BrokerUnderTest) -> None:

@@ -39,12 +39,20 @@ class MortalBroker(MemoryBroker):
         self.fate = fate
         self._watch = watch
 
-    def publish(self, messages: Sequence[Message], *, timeout_s: float = 10.0) -> list[TransientError | None]:
+    def publish(
+        self,
+        messages: Sequence[Message],
+        *,
+        timeout_s: float = 10.0,
+        on_confirmed: Callable[[], None] | None = None,
+    ) -> list[TransientError | None]:
         outcomes: list[TransientError | None] = []
         for message in messages:
             self.fate.reach(f"publish {message.type}")
             self._watch(message)
             outcomes += super().publish([message], timeout_s=timeout_s)
+        if on_confirmed is not None and not any(outcomes):
+            on_confirmed()
         return outcomes
 
     def subscribe(self, queue: str, *, prefetch: int) -> Subscription:

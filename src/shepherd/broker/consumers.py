@@ -4,6 +4,7 @@
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def reject(deliveries: Sequence[Delivery]) -> None:
     settle(deliveries, lambda lane, tags: lane.reject(tags))
 
 
-class Standing:
+class Standing(ABC):
     """Something that consumes as long as it stands, over one connection after the other."""
 
     def __init__(self, host: Host) -> None:
@@ -115,13 +116,13 @@ class Standing:
         self._inbox: Inbox[Delivery] = Inbox()
         self._arrivals = 0
 
+    @abstractmethod
     def __str__(self) -> str:
         """Return what it takes from, as logs name it."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def serve(self, link: Link) -> None:
         """Consume until the channel is gone, or nothing has come for so long that it may be."""
-        raise NotImplementedError
 
     def _arrived(self, deliveries: Sequence[Received]) -> None:
         self._arrivals += 1

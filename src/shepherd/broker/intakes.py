@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -36,11 +37,11 @@ class StandingIntake(Standing):
     def pause(self) -> None:
         self._host.call(self._pause())
 
-    async def _pause(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _pause(self) -> None: ...
 
-    def ack(self, delivery: Delivery) -> None:
-        self._tell(self._ack, [delivery])
+    def ack(self, delivery: Delivery, *, goes_on: bool = False) -> None:
+        self._tell(self._ack_and_go_on if goes_on else self._ack, [delivery])
 
     def release(self, delivery: Delivery) -> None:
         self._tell(self._reject, [delivery])
@@ -49,12 +50,19 @@ class StandingIntake(Standing):
         ack(deliveries)
         self._settled()
 
+    def _ack_and_go_on(self, deliveries: Sequence[Delivery]) -> None:
+        self._ack(deliveries)
+        self._go_on()
+
     def _reject(self, deliveries: Sequence[Delivery]) -> None:
         reject(deliveries)
         self._settled()
 
     def _settled(self) -> None:
         """Go on with what waited for the slot."""
+
+    def _go_on(self) -> None:
+        """Fetch the next one, unless it comes by itself."""
 
     def _arrived(self, deliveries: Sequence[Received]) -> None:
         self._held = deliveries[-1]
@@ -164,7 +172,9 @@ class RotatingIntake(StandingIntake):
         super().__init__(host)
         #: The one whose turn it is first.
         self._queues = deque(queues)
+        #: The slot is free, and has nothing that it could take.
         self._is_wanted = False
+        self._is_paused = False
         #: Done when waiting at empty queues is no longer wanted.
         self._unwanted: asyncio.Future[None] | None = None
 
@@ -172,16 +182,24 @@ class RotatingIntake(StandingIntake):
         return ",".join(sorted(self._queues))
 
     def take(self, *, wait_s: float) -> Delivery | None:
-        self._host.post(self._want)
+        # With the ack of the one before it was asked for already.
+        if self._is_paused or not self._is_wanted:
+            self._host.post(self._want)
         return super().take(wait_s=wait_s)
 
     def _want(self) -> None:
+        self._is_paused = False
         # What is held and unsettled is what this `take` gets: it arrived just before.
         if not self._is_holding():
             self._is_wanted = True
             self._changed.set()
 
+    def _go_on(self) -> None:
+        if not self._is_paused:
+            self._want()
+
     async def _pause(self) -> None:
+        self._is_paused = True
         self._is_wanted = False
         if self._unwanted is not None and not self._unwanted.done():
             self._unwanted.set_result(None)

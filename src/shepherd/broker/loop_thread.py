@@ -65,7 +65,10 @@ class LoopThread:
         if not self._is_roused:
             self._is_roused = True
             try:
-                self._loop.call_soon_threadsafe(self._run_posts)
+                if threading.get_ident() == self._thread.ident:
+                    self._loop.call_soon(self._run_posts)
+                else:
+                    self._loop.call_soon_threadsafe(self._run_posts)
             except RuntimeError:
                 return False
         return not self._is_stopped

@@ -6,7 +6,7 @@ RabbitMQ it hands a message out when somebody takes it, not before.
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import TypeVar
 
@@ -83,7 +83,13 @@ class MemoryBroker(Broker):
             for queue in queues:
                 self.server.queues.pop(queue, None)
 
-    def publish(self, messages: Sequence[Message], *, timeout_s: float = 10.0) -> list[TransientError | None]:
+    def publish(
+        self,
+        messages: Sequence[Message],
+        *,
+        timeout_s: float = 10.0,
+        on_confirmed: Callable[[], None] | None = None,
+    ) -> list[TransientError | None]:
         for message in messages:
             if len(message.body) > LARGEST_MESSAGE:
                 raise ProtocolError(f"a message for {message.routing_key!r} has {len(message.body)} bytes, too many")
@@ -93,6 +99,8 @@ class MemoryBroker(Broker):
             outcomes = [self.server.route(message) for message in messages]
             self.published += [message for message, error in zip(messages, outcomes, strict=True) if error is None]
             self.server.changed.notify_all()
+        if on_confirmed is not None and not any(outcomes):
+            on_confirmed()
         return outcomes
 
     def subscribe(self, queue: str, *, prefetch: int) -> Subscription:
@@ -231,7 +239,7 @@ class _Intake(_Consumer):
         # Nothing comes unasked here.
         self._idle_since = None
 
-    def ack(self, delivery: Delivery) -> None:
+    def ack(self, delivery: Delivery, *, goes_on: bool = False) -> None:  # noqa: ARG002  # Nothing comes unasked.
         self._settle([delivery], is_done=True)
 
     def release(self, delivery: Delivery) -> None:

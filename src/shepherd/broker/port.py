@@ -4,7 +4,7 @@ Everything here is synchronous and safe to call from any thread. A connection th
 adapter: what was delivered and not acked comes again, and an ack for a delivery of the broken connection does nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -150,7 +150,13 @@ class Intake(Protocol):
             BrokerUnavailableError: No answer in time. Call again.
         """
 
-    def ack(self, delivery: Delivery) -> None: ...
+    def ack(self, delivery: Delivery, *, goes_on: bool = False) -> None:
+        """Tell the broker that it is done with, without waiting for it.
+
+        `goes_on` has the next one fetched at once, for the `take` that follows. Where there is one queue it comes in
+        any case: call `pause` first if none is wanted.
+        """
+
     def release(self, delivery: Delivery) -> None:
         """Give it back to its queue, to be delivered again, as often as the queue's delivery limit says."""
 
@@ -200,8 +206,17 @@ class Broker(Protocol):
             BrokerUnavailableError: No answer in time. Some may be gone; call again.
         """
 
-    def publish(self, messages: Sequence[Message], *, timeout_s: float = 10.0) -> list[TransientError | None]:
+    def publish(
+        self,
+        messages: Sequence[Message],
+        *,
+        timeout_s: float = 10.0,
+        on_confirmed: Callable[[], None] | None = None,
+    ) -> list[TransientError | None]:
         """Publish all with one wait for all confirms; the answer has one entry a message, in their order.
+
+        `on_confirmed` is called as soon as all are confirmed, by whatever thread knows it first, also when that is
+        after `timeout_s`. It must neither wait nor raise.
 
         None is confirmed. A `QueueMissingError` stands for a mandatory message that no queue took, a
         `BrokerUnavailableError` for one that was refused or not confirmed in time, and which may or may not have

@@ -120,15 +120,26 @@ class RabbitBroker(Broker):
     def delete(self, queues: Sequence[str]) -> None:
         self._thread.call(self._delete(queues), timeout_s=_CALLS_S)
 
-    def publish(self, messages: Sequence[Message], *, timeout_s: float = 10.0) -> list[TransientError | None]:
+    def publish(
+        self,
+        messages: Sequence[Message],
+        *,
+        timeout_s: float = 10.0,
+        on_confirmed: Callable[[], None] | None = None,
+    ) -> list[TransientError | None]:
         for message in messages:
             if len(message.body) > LARGEST_MESSAGE:
                 raise ProtocolError(f"a message for {message.routing_key!r} has {len(message.body)} bytes, too many")
         until = time.monotonic() + timeout_s
         parcels = [Parcel(chunk) for chunk in chunks(messages)]
+        if len(parcels) == 1:
+            parcels[0].on_confirmed, on_confirmed = on_confirmed, None
         if parcels and not self._thread.post(self._begin, parcels, timeout_s):
             return [BrokerUnavailableError("the connection to the broker was closed")] * len(messages)
-        return [outcome for parcel in parcels for outcome in parcel.wait(until - time.monotonic())]
+        outcomes = [outcome for parcel in parcels for outcome in parcel.wait(until - time.monotonic())]
+        if on_confirmed is not None and not any(outcomes):
+            on_confirmed()
+        return outcomes
 
     def subscribe(self, queue: str, *, prefetch: int) -> Subscription:
         return self._standing(QueueSubscription(self, queue, prefetch=prefetch))
@@ -538,7 +549,7 @@ class _Transport(TransportFactory):
     def write(self, data: bytes) -> None:
         """Have this written with all else that comes before the loop waits again: one packet, not one for each."""
         if not self._unwritten:
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._loop.call_soon, self.flush)
         self._unwritten.append(data)
 
     def flush(self) -> None:

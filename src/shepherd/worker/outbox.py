@@ -59,17 +59,25 @@ class Outbox:
             parcels[-1].on_confirmed = on_confirmed
         self._add(parcels)
 
-    def deliver(self, messages: Sequence[Message], *, on_waiting: Callable[[], None] | None = None) -> bool:
+    def deliver(
+        self,
+        messages: Sequence[Message],
+        *,
+        on_confirmed: Callable[[], None] | None = None,
+        on_waiting: Callable[[], None] | None = None,
+    ) -> bool:
         """Send these, and return True when the last one is confirmed; False when the worker ends first.
 
-        `on_waiting` is called once if the broker doesn't confirm at once.
+        `on_confirmed` is called as soon as that is known, by whatever thread knows it first, and perhaps again. It must
+        neither wait nor raise. `on_waiting` is called once if the broker doesn't confirm at once.
         """
         # From the slot's own thread: one that sends for all would let each wait for the confirms of the others.
-        if self._is_empty() and self._are_published(messages):
+        if self._is_empty() and not any(self._published(messages, on_confirmed=on_confirmed)):
             return True
         if on_waiting is not None:
             on_waiting()
         parcels = [_Parcel(message) for message in messages]
+        parcels[-1].on_confirmed = on_confirmed
         self._add(parcels)
         patience_s = LAST_WORDS_S
         while not parcels[-1].is_confirmed.wait(_LOOK_S):
@@ -118,12 +126,11 @@ class Outbox:
             self._waiting.extendleft(reversed(unsent))
         return [answer for answer in answers if answer is not None]
 
-    def _are_published(self, messages: Sequence[Message]) -> bool:
-        return all(answer is None for answer in self._published(list(messages)))
-
-    def _published(self, messages: list[Message]) -> Sequence[TransientError | None]:
+    def _published(
+        self, messages: Sequence[Message], *, on_confirmed: Callable[[], None] | None = None
+    ) -> Sequence[TransientError | None]:
         try:
-            return self._broker.publish(messages)
+            return self._broker.publish(messages, on_confirmed=on_confirmed)
         except Exception as error:  # a daemon's loop: logs, backs off, goes on
             logger.exception("outbox.failed")
             return [BrokerUnavailableError(str(error))] * len(messages)

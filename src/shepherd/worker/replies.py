@@ -1,7 +1,7 @@
 """How an attempt's last word leaves the worker: what is lost with it, and what isn't."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from shepherd.broker.port import Message
@@ -35,29 +35,29 @@ class Replies:
             self._send_kept([], kept)
         self._spool.probe()
 
-    def give(self, attempt: Attempt, messages: Sequence[Message]) -> bool:
-        """Send the messages, the last of which is the reply, and return True when the delivery may be acked.
+    def give(self, attempt: Attempt, messages: Sequence[Message], *, ack: Callable[[], None]) -> None:
+        """Send the messages, the last of which is the reply, and have the delivery acked once that may be done.
 
-        False when the worker ends before the broker has confirmed it. The reply to a claimed attempt is on disk when
-        this returns, and the attempt stays in hand until its confirm.
+        It isn't when the worker ends before the broker has confirmed the reply. `ack` is called by whatever thread
+        knows of the confirm first, and perhaps again; it must neither wait nor raise. The reply to a claimed attempt is
+        on disk when this returns, and the attempt stays in hand until its confirm.
         """
         reply = messages[-1]
         if attempt.is_claimed and (kept := self._spool.put(attempt.token, reply.body)) is not None:
             self._hands.keep_reply(attempt.token)
             self._send_kept(messages[:-1], kept)
-            return True
-        return self._deliver(attempt, messages)
+            ack()
+        else:
+            self._deliver(attempt, messages, ack)
 
-    def _deliver(self, attempt: Attempt, messages: Sequence[Message]) -> bool:
+    def _deliver(self, attempt: Attempt, messages: Sequence[Message], ack: Callable[[], None]) -> None:
         reply, kept = messages[-1], list[Kept | None]()
         # A young attempt's delivery is unacked until the confirm, and what is lost with this worker is executed again.
         # Worth the disk's time only when the reply has to wait: then somebody may be told sooner than it is repeated.
         keep = partial(self._keep_waiting, attempt, reply, kept)
-        if not self._outbox.deliver(messages, on_waiting=keep):
-            return False
-        for entry in filter(None, kept):
-            self._spool.remove(entry)
-        return True
+        if self._outbox.deliver(messages, on_confirmed=ack, on_waiting=keep):
+            for entry in filter(None, kept):
+                self._spool.remove(entry)
 
     def _keep_waiting(self, attempt: Attempt, reply: Message, kept: list[Kept | None]) -> None:
         if attempt.token and reply.routing_key == REPLIES and not attempt.is_claimed:

@@ -2,10 +2,11 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from shepherd.broker.port import Delivery, Intake
+from shepherd.broker.port import Delivery, Intake, Message
 from shepherd.broker.topology import task_queue
 from shepherd.errors import BrokerUnavailableError
 from shepherd.wire.manifest import TaskOffer
@@ -134,9 +135,8 @@ class Slot:
         else:
             intake.release(attempt.delivery)
             return
-        # Deliver first, ack then: a crash between the two repeats an attempt, the other order could lose a reply.
-        if messages and self._around.replies.give(attempt, messages) and not attempt.is_acked:
-            self._ack(attempt, intake)
+        if messages:
+            self._reply(attempt, messages, intake)
 
     def _is_out_of_sight(self, attempt: Attempt) -> bool:
         """Tell whether the task needs what this worker doesn't see; without a token nobody could be answered."""
@@ -156,12 +156,19 @@ class Slot:
         intake.release(attempt.delivery)
         return True
 
-    def _ack(self, attempt: Attempt, intake: Intake) -> None:
+    def _reply(self, attempt: Attempt, messages: Sequence[Message], intake: Intake) -> None:
+        def ack() -> None:
+            if not attempt.is_acked:
+                attempt.is_acked = True
+                intake.ack(attempt.delivery, goes_on=True)
+
         if self._around.stopping.is_set():
             # The ack would bring the next one, only to be given back.
             with suppress(BrokerUnavailableError):
                 intake.pause()
-        intake.ack(attempt.delivery)
+        # Deliver first, ack then: a crash between the two repeats an attempt, the other order could lose a reply. By
+        # whoever hears of the confirm: until this thread does, the next task could be here.
+        self._around.replies.give(attempt, messages, ack=ack)
 
     def _join(self, again: Attempt, intake: Intake) -> None:
         """Settle a delivery of what is in hand already: it was published twice, or its connection broke.
@@ -191,6 +198,10 @@ class Slot:
         if self._child is not None and self._child.is_alive:
             return self._child
         self._drop_child()
+        if self._intake is not None and not self._is_busy:
+            # What came with the last ack must not wait for a child that may never start.
+            with suppress(BrokerUnavailableError):
+                self._intake.pause()
         self._child = self._around.start_child()
         ended = self._until_hello(self._child)
         if ended is None:
