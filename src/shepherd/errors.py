@@ -57,6 +57,12 @@ class TooLargeError(InvalidInputError):
     code = "too_large"
 
 
+class AddressRefusedError(InvalidInputError):
+    """`data_url` leads to an address that isn't for everyone."""
+
+    code = "address_refused"
+
+
 class NotFoundError(ShepherdError):
     """There is no such thing, or the caller may not see it."""
 

@@ -15,10 +15,10 @@ import pytest
 from django.conf import settings
 from django.test import override_settings
 
-from shepherd.errors import DataUnavailableError, InvalidInputError
+from shepherd.errors import AddressRefusedError, DataUnavailableError, InvalidInputError
 from shepherd.pipelines import starting
 from shepherd.pipelines.data_urls import DataSources
-from shepherd.publisher.download import AddressRefusedError, Downloader
+from shepherd.publisher.download import Downloader
 from shepherd.publisher.draft import Draft, Limits
 from shepherd.publisher.fetcher import Fetcher
 from shepherd.publisher.fetching import Fetching

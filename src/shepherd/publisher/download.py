@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 import httpcore
 
 from shepherd.domain.addresses import is_public
-from shepherd.errors import DataUnavailableError, InvalidInputError
+from shepherd.errors import AddressRefusedError, DataUnavailableError, InvalidInputError
 from shepherd.pipelines.data_urls import DataSources, data_url_fault, is_allowed
 from shepherd.publisher.draft import Draft, Fetched
 from shepherd.publisher.timed_stream import TimedStream
@@ -33,12 +33,6 @@ _PARTIAL: Final = 206
 _RANGE_REFUSED: Final = 416
 
 Headers = Sequence[tuple[bytes, bytes]]
-
-
-class AddressRefusedError(InvalidInputError):
-    """`data_url` leads to an address that isn't for everyone."""
-
-    code = "address_refused"
 
 
 class Downloader:

@@ -6,8 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from shepherd.errors import DataUnavailableError, InvalidInputError
-from shepherd.publisher.download import AddressRefusedError
+from shepherd.errors import AddressRefusedError, DataUnavailableError, InvalidInputError
 from shepherd.publisher.draft import CHUNK, Draft, Fetched
 
 
