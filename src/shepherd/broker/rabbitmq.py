@@ -73,6 +73,8 @@ _CALLS_S: Final = 60.0
 _CLOSE_S: Final = 2.0
 _BACKOFF_S: Final = (0.2, 5.0)
 _PROBE_S: Final = (0.1, 1.0)
+#: In bytes.
+_READ: Final = 64 * 1024
 
 _T = TypeVar("_T")
 _StandingT = TypeVar("_StandingT", bound=Standing)
@@ -543,6 +545,8 @@ class _Transport(TransportFactory):
             url.port or 0,
             ssl=context,
         )
+        # What one read may bring: a buffer of asyncio's own size is got from the system, and given back, each time.
+        transport.max_size = _READ  # type: ignore[attr-defined]
         self._writer = asyncio.StreamWriter(transport, protocol, self.sieve, self._loop)
         return self.sieve, self._writer
 

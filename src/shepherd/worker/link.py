@@ -11,7 +11,8 @@ from typing import Final
 
 from shepherd.worker.pipe import Frame, FrameKind, FrameReader, packed
 
-_CHUNK: Final = 256 * 1024
+#: Below what the C library gets from the system, and gives back, for each read.
+_CHUNK: Final = 64 * 1024
 
 
 class Link:

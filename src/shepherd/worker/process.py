@@ -1,6 +1,5 @@
 """The supervisor's end of one child process: starting it, hearing it, ending it with everything it started."""
 
-import fcntl
 import json
 import os
 import select
@@ -8,9 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import termios
 import time
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,7 +19,10 @@ from shepherd.worker.mask import SHORTEST, Mask
 from shepherd.worker.pipe import Frame, FrameKind, FrameReader, packed
 from shepherd.worker.vault import environment_secrets
 
-_CHUNK: Final = 256 * 1024
+#: Below what the C library gets from the system, and gives back, for each read.
+_CHUNK: Final = 64 * 1024
+#: As much as a socket of this kind holds, and more.
+_MOST_CHUNKS: Final = 64
 _MAX_PIECE: Final = 64 * 1024
 #: What a child gets to end by itself.
 _GRACE_S: Final = 2.0
@@ -89,8 +89,6 @@ class ChildProcess:
             self._process.stdout.fileno(): _Lines("INFO", self._mask),
             self._process.stderr.fileno(): _Lines("WARNING", self._mask),
         }
-        self._socket_poll = select.poll()
-        self._socket_poll.register(ours.fileno(), select.POLLIN)
         self._poll = select.poll()
         for descriptor in (ours.fileno(), *self._outputs):
             self._poll.register(descriptor, select.POLLIN)
@@ -156,31 +154,32 @@ class ChildProcess:
     def _read_socket(self) -> list[Event]:
         """Return the frames that are there by now, however many."""
         frames: list[Event] = []
-        waiting = self._waiting_bytes()
-        while waiting > 0:
-            waiting -= self._read_frames(frames, at_most=min(waiting, _CHUNK))
+        # What is written faster than it is read must not keep us here; more than this can't have been there.
+        for _ in range(_MOST_CHUNKS):
+            chunk = self._received()
+            if chunk is None:
+                break
+            self._is_closed = not chunk
+            frames += self._heard(chunk)
+            if len(chunk) < _CHUNK:
+                break
         return frames
 
-    def _waiting_bytes(self) -> int:
-        """Return how much the socket holds; 1 where it is at its end, which is to be read as well."""
-        if not self._socket_poll.poll(0):
-            return 0
-        count = array("i", [0])
-        fcntl.ioctl(self._socket, termios.FIONREAD, count)
-        return max(1, count[0])
-
-    def _read_frames(self, frames: list[Event], *, at_most: int) -> int:
+    def _received(self) -> bytes | None:
+        """Return some of what the socket holds; nothing of it at its end, None where it holds nothing."""
         try:
-            chunk = self._socket.recv(at_most)
+            return self._socket.recv(_CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
         except ConnectionResetError:
-            chunk = b""
-        self._is_closed = not chunk
+            return b""
+
+    def _heard(self, chunk: bytes) -> Iterator[Frame]:
         for frame in self._frames.feed(chunk):
             if frame.kind is FrameKind.SECRET:
                 self._mask.add(*json.loads(frame.payload))
             else:
-                frames.append(frame)
-        return len(chunk) or at_most
+                yield frame
 
     def _read_output(self, descriptor: int) -> bytes:
         chunk = os.read(descriptor, _CHUNK)

@@ -186,11 +186,13 @@ class Slot:
 
     def _child_with(self, attempt: Attempt) -> ChildProcess | None:
         """Return the child that has the delivery, or None when none could be started."""
-        while (child := self._ready_child()) is not None:
+        child = self._child
+        while child is not None:
             if not attempt.begin(child.kill):
                 return None
             if child.send(FrameKind.TASK, attempt.delivery.body):
                 return child
+            child = self._ready_child()
         return None
 
     def _ready_child(self) -> ChildProcess | None:
