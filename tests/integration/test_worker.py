@@ -337,6 +337,30 @@ def mended(context):
     assert talk.result("mended") == Inline("at last")
 
 
+def test_what_came_while_a_child_cannot_be_started_again_goes_to_others(talk: Conversation) -> None:
+    breaking = """
+import os
+if os.path.exists("broken"):
+    raise RuntimeError("no database any more")
+@worker.task
+def shared(context):
+    open("broken", "w").close()
+    os._exit(3)
+"""
+    worker = _start(talk, breaking)
+    wait_until(lambda: "worker.serving" in worker.log, timeout_s=20, what="a worker")
+    # Two at least, so that the end of the first brings the next one.
+    tokens = [talk.publish("shared") for _ in range(3)]
+    first = talk.finished(tokens[0])
+    wait_until(lambda: "child.not_started" in worker.log, timeout_s=20, what="the report")
+
+    talk.start(HEAD + "@worker.task\ndef shared(context):\n    return 'elsewhere'\nworker.run()", file_name="other.py")
+
+    assert first.error is not None
+    assert first.error.code == "worker_crashed"
+    assert [talk.finished(token).result for token in tokens[1:]] == [Inline("elsewhere")] * 2
+
+
 def test_every_kind_of_data_survives_the_way_between_two_workers(talk: Conversation) -> None:
     making = """
 from pathlib import Path

@@ -9,8 +9,8 @@ from ninja import Field, Schema
 
 from shepherd.domain.policy import effective
 from shepherd.errors import Fault
-from shepherd.pipelines.models import Attempt, Pause, Run, Task
-from shepherd.pipelines.queries import CatalogueEntry, LogEntry, LogPage, ProjectState, RunDetail, RunPage, RunSummary
+from shepherd.pipelines.models import Attempt, Run, Task
+from shepherd.pipelines.queries import LogEntry, LogPage, RunDetail, RunPage, RunSummary
 
 
 def duration_s(started_at: datetime | None, finished_at: datetime | None, *, without_s: float = 0.0) -> float | None:
@@ -277,67 +277,3 @@ class LogPageOut(Schema):
     def of(cls, page: LogPage) -> "LogPageOut":
         lines = [LogLineOut.of(entry) for entry in page.entries]
         return cls(lines=lines, next_after=page.next_after, is_last=page.is_last)
-
-
-class PauseOut(Schema):
-    by: str
-    since: datetime
-    reason: str
-
-    @classmethod
-    def of(cls, pause: Pause) -> "PauseOut":
-        return cls(by=pause.by, since=pause.at, reason=pause.reason)
-
-
-class ProjectOut(Schema):
-    name: str
-    has_flow: bool = Field(description="True when its `flow.py` holds publishers of its own.")
-    paused: PauseOut | None = Field(description="Null unless its runs aren't started at the moment.")
-    faults: list[str] = Field(
-        description="What is wrong with its folder or `project.toml`; no pipeline is accepted meanwhile."
-    )
-
-    @classmethod
-    def of(cls, state: ProjectState) -> "ProjectOut":
-        return cls(
-            name=state.project.key,
-            has_flow=state.project.flow_file is not None,
-            paused=PauseOut.of(state.pause) if state.pause is not None else None,
-            faults=list(state.faults),
-        )
-
-
-class ServingOut(Schema):
-    worker: str
-    host: str
-    slots: int
-    free_slots: int
-
-
-class CatalogueOut(Schema):
-    name: str
-    description: str = Field(description="The docstring of the task's function.")
-    context_schema: Any = Field(description="JSON Schema 2020-12 of the context, as announced last.")
-    data: str = Field(description="What it wants as its input, as in `polars.LazyFrame`; empty when it takes none.")
-    policy: dict[str, Any] = Field(
-        description="What its author wants where a caller says nothing: only what is stated."
-    )
-    is_served: bool = Field(description="True when a worker of this name is there now.")
-    last_seen_at: datetime
-    workers: list[ServingOut]
-
-    @classmethod
-    def of(cls, entry: CatalogueEntry) -> "CatalogueOut":
-        return cls(
-            name=entry.name,
-            description=entry.description,
-            context_schema=entry.context_schema,
-            data=entry.data,
-            policy=entry.policy,
-            is_served=entry.availability.workers > 0,
-            last_seen_at=entry.availability.last_seen_at,
-            workers=[
-                ServingOut(worker=seen.worker, host=seen.host, slots=seen.slots, free_slots=seen.free_slots)
-                for seen in entry.workers
-            ],
-        )

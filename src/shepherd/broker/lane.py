@@ -6,11 +6,12 @@ On the loop's thread only.
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final
 
 from shepherd.broker import frames
+from shepherd.broker.channel import Wire
 from shepherd.broker.consumers import Received
 from shepherd.broker.frames import Method
 from shepherd.broker.parcel import Parcel
@@ -21,29 +22,6 @@ from shepherd.errors import BrokerUnavailableError, QueueMissingError, Transient
 _CALL_S: Final = 10.0
 _MULTIPLE: Final = 1
 _REDELIVERED: Final = 1
-
-
-class Wire(Protocol):
-    """The client's channel."""
-
-    number: int
-    #: Bytes that the broker takes in one body frame.
-    largest: int
-
-    @property
-    def is_open(self) -> bool:
-        """Whether frames may still be written: RabbitMQ cuts the connection for one that comes late."""
-
-    def write(self, data: bytes) -> None:
-        """Have this written before the loop waits again, together with all else that is to be."""
-
-    def headers_of(self, properties: bytes) -> Mapping[str, Any]:
-        """Return the header table that a content header holds."""
-
-    async def bound_queue(self, exchange: str, keys: Sequence[str]) -> str:
-        """Return the name of a new queue that gets what these keys match, and lasts as long as its consumer."""
-
-    async def close(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -13,7 +13,8 @@ from shepherd.domain.status import ENDED_RUN, RunStatus, TaskStatus
 from shepherd.errors import InvalidInputError, NotFoundError
 from shepherd.names import project_key
 from shepherd.pipelines.announced import Availability, CatalogueEntry, catalogue
-from shepherd.pipelines.models import Attempt, LogLine, Pause, Run, StatusChange, Task
+from shepherd.pipelines.log_pages import LogEntry, LogPage, log_page, log_tail
+from shepherd.pipelines.models import Attempt, Pause, Run, StatusChange, Task
 from shepherd.pipelines.outline import Outline, OutlinePage, TaskOutline, outlines
 from shepherd.pipelines.policies import project_policies
 from shepherd.pipelines.projects import Project, known_projects
@@ -131,29 +132,6 @@ class ProjectState:
     faults: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogEntry:
-    """One line, with the attempt that wrote it."""
-
-    line: LogLine
-    attempt: Attempt
-
-    @property
-    def task(self) -> Task:
-        return self.attempt.task
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogPage:
-    """Some lines of a run, in the order of their arrival."""
-
-    entries: tuple[LogEntry, ...]
-    #: What `after` must be to go on from here.
-    next_after: int
-    #: True when the run has ended and nothing follows.
-    is_last: bool
-
-
 def list_runs(wanted: RunFilter, *, before: int | None, limit: int, now: datetime) -> RunPage:
     """Return the newest runs with a number below `before`, at most `limit`.
 
@@ -248,47 +226,6 @@ def one_run(number: int, *, now: datetime) -> RunDetail:
         changes=tuple(run.changes.all()),
         reason=waiting_reasons([run], now=now).get(number),
     )
-
-
-def log_page(number: int, *, after: int, limit: int) -> LogPage:
-    """Return the lines of a run that arrived after the line `after` (0 for all), at most `limit`.
-
-    Raises:
-        NotFoundError: There is no run of this number.
-    """
-    attempts, has_ended = _attempts(number)
-    lines = LogLine.objects.filter(attempt__in=attempts, number__gt=min(max(after, 0), _LARGEST_NUMBER))
-    found = list(lines.order_by("number")[: limit + 1])
-    return _log_page(found[:limit], attempts, after=after, is_last=has_ended and len(found) <= limit)
-
-
-def log_tail(number: int, *, limit: int) -> LogPage:
-    """Return the last lines of a run, at most `limit`.
-
-    Raises:
-        NotFoundError: There is no run of this number.
-    """
-    attempts, has_ended = _attempts(number)
-    found = list(LogLine.objects.filter(attempt__in=attempts).order_by("-number")[:limit])
-    return _log_page(found[::-1], attempts, after=0, is_last=has_ended)
-
-
-def _attempts(number: int) -> tuple[dict[int, Attempt], bool]:
-    # Before the lines, so that "it has ended" is never newer than they are.
-    status = Run.objects.filter(number=number).values_list("status", flat=True).first()
-    if status is None:
-        raise _no_run(str(number))
-    attempts = (
-        Attempt.objects.filter(task__run=number)
-        .select_related("task")
-        .only("attempt_no", "task__name", "task__order_no", "task__position", "task__id")
-    )
-    return {attempt.number: attempt for attempt in attempts}, status in ENDED_RUN
-
-
-def _log_page(lines: list[LogLine], attempts: dict[int, Attempt], *, after: int, is_last: bool) -> LogPage:
-    entries = tuple(LogEntry(line=line, attempt=attempts[line.attempt_id]) for line in lines)
-    return LogPage(entries=entries, next_after=lines[-1].number if lines else after, is_last=is_last)
 
 
 def projects() -> list[ProjectState]:

@@ -21,7 +21,7 @@ from shepherd.publisher.plain import call_publisher, plain_step, without_slot
 from shepherd.publisher.publishers import BrokenFlowError, Publishers
 from shepherd.publisher.relay import Relay
 from shepherd.publisher.reporter import Pace, Reporter
-from shepherd.publisher.session import Services, Session, load
+from shepherd.publisher.session import Services, Session
 from shepherd.store.port import Store
 from shepherd.wire.envelope import TaskError
 
@@ -215,7 +215,7 @@ class Work:
         try:
             project = await self._services.database.call(following.project_of, number)
             publishers = await self._publishers_of(number, project, epoch=epoch)
-            run, tasks = await self._services.database.call(load, number)
+            run, tasks = await self._services.database.call(following.load, number)
             session = self._sessions[number] = Session(run, tasks, self._services, publishers, epoch=epoch)
             await self._lead(session, self._follow(session, run) if self._engine.is_ready else None)
         except Exception:

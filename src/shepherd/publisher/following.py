@@ -29,6 +29,11 @@ def project_of(run_number: int) -> str:
     return Run.objects.values_list("project", flat=True).get(number=run_number)
 
 
+def load(run_number: int) -> tuple[Run, list[Task]]:
+    run = Run.objects.get(number=run_number)
+    return run, list(Task.objects.filter(run_id=run_number).order_by("position"))
+
+
 def task_in_hand(run_number: int) -> int | None:
     """Return the task of a run, by number, that a queue or a worker has, or that will be tried again by itself."""
     in_hand = Q(status__in=UNFINISHED_TASK) | Q(retry_at__isnull=False)

@@ -284,11 +284,6 @@ def _is_cancelled() -> bool:
     return current is not None and current.cancelling() > 0
 
 
-def load(run_number: int) -> tuple[Run, list[Task]]:
-    run = Run.objects.get(number=run_number)
-    return run, list(Task.objects.filter(run_id=run_number).order_by("position"))
-
-
 def _failure(task: TaskObject, outcome: Outcome) -> TaskFailedError:
     if outcome.status == TaskStatus.CANCELLED:
         return TaskFailedError(CANCELLED, f"{task.name} was cancelled")
