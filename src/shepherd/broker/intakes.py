@@ -223,15 +223,14 @@ class RotatingIntake(StandingIntake):
                 link.forget(queue)
             untaken = self._inbox.drain()
             requeue(untaken)
-            self._is_wanted = self._is_wanted or bool(untaken)
+            self._is_wanted = (self._is_wanted or bool(untaken)) and not self._is_paused
             await self._leave(lane)
 
     def _accept(self, delivery: Received | None) -> None:
-        if delivery is not None and self._is_wanted:
-            self._arrived([delivery])
-        elif delivery is not None:
-            requeue([delivery])
-        self._is_wanted = False
+        # First: with the delivery in its hands, the slot may look whether another one is to be asked for.
+        is_wanted, self._is_wanted = self._is_wanted, False
+        if delivery is not None:
+            (self._arrived if is_wanted else requeue)([delivery])
 
     async def _fetch(self, link: Link, lane: Lane) -> Received | None:
         """Return the next delivery; None when none is wanted any more, as it was handed over or there is a pause."""

@@ -524,6 +524,17 @@ class _Connection(aiormq.Connection):
     FRAME_BUFFER_SIZE = 0
 
 
+class _Writer(asyncio.StreamWriter):
+    """What the client writes comes after what was to be written before, as RabbitMQ cuts a connection otherwise."""
+
+    #: Writes what waits.
+    before: Callable[[], None]
+
+    def write(self, data: Any) -> None:
+        self.before()
+        super().write(data)
+
+
 class _Transport(TransportFactory):
     """Opens the socket with a sieve at its reading end, and keeps hold of it.
 
@@ -547,7 +558,8 @@ class _Transport(TransportFactory):
         )
         # What one read may bring: a buffer of asyncio's own size is got from the system, and given back, each time.
         transport.max_size = _READ  # type: ignore[attr-defined]
-        self._writer = asyncio.StreamWriter(transport, protocol, self.sieve, self._loop)
+        self._writer = _Writer(transport, protocol, self.sieve, self._loop)
+        self._writer.before = self.flush
         return self.sieve, self._writer
 
     def write(self, data: bytes) -> None:

@@ -1,6 +1,6 @@
 """Telling the Task Publisher that there is work. Nothing depends on it: its sweep finds what it missed."""
 
-import atexit
+import concurrent.futures.thread
 import logging
 import threading
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class Bell:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="wakeup", daemon=True)
                 self._thread.start()
-                atexit.register(self._told.wait, _TIMEOUT_S)
+                _before_the_end(self._told.wait, _TIMEOUT_S)
 
     def _serve(self) -> None:
         broker: Broker | None = None
@@ -62,6 +62,16 @@ class Bell:
             except Exception:
                 logger.warning("wakeup.failed", exc_info=True)
                 threading.Event().wait(_PAUSE_S)
+
+
+def _before_the_end(call: Callable[..., object], *arguments: object) -> None:
+    """Have this called when the process ends, as long as it can still open a connection.
+
+    `atexit` is too late: names can't be looked up any more, since the pools of threads have ended.
+    """
+    # In front of that end: what was registered last comes first, and the pools have registered when this is imported.
+    assert concurrent.futures.thread
+    threading._register_atexit(call, *arguments)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _wake_message() -> Message:

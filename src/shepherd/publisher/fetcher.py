@@ -26,7 +26,7 @@ class Fetcher:
         self._ended = threading.Event()
 
     def end(self) -> None:
-        """Break off what is being fetched: each `fetch` raises `FetchEndedError` within a second."""
+        """Break off what is being fetched: each `fetch` raises `FetchEndedError` before it takes another piece."""
         self._ended.set()
 
     def fetch(self, url: str, *, run_id: str) -> ClaimCheck:

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from shepherd.broker.port import Broker, Message
@@ -23,13 +23,7 @@ LAST_WORDS_S: Final = 30.0
 @dataclass(slots=True, eq=False)
 class _Parcel:
     message: Message
-    is_confirmed: threading.Event = field(default_factory=threading.Event)
     on_confirmed: Callable[[], None] | None = None
-
-    def confirm(self) -> None:
-        self.is_confirmed.set()
-        if self.on_confirmed is not None:
-            self.on_confirmed()
 
 
 class Outbox:
@@ -71,16 +65,24 @@ class Outbox:
         `on_confirmed` is called as soon as that is known, by whatever thread knows it first, and perhaps again. It must
         neither wait nor raise. `on_waiting` is called once if the broker doesn't confirm at once.
         """
+        is_confirmed = threading.Event()
+
+        def confirm() -> None:
+            is_confirmed.set()
+            if on_confirmed is not None:
+                on_confirmed()
+
         # From the slot's own thread: one that sends for all would let each wait for the confirms of the others.
-        if self._is_empty() and not any(self._published(messages, on_confirmed=on_confirmed)):
+        if self._is_empty() and not any(self._published(messages, on_confirmed=confirm)):
             return True
         if on_waiting is not None:
             on_waiting()
         parcels = [_Parcel(message) for message in messages]
-        parcels[-1].on_confirmed = on_confirmed
+        parcels[-1].on_confirmed = confirm
         self._add(parcels)
         patience_s = LAST_WORDS_S
-        while not parcels[-1].is_confirmed.wait(_LOOK_S):
+        # By either copy: the first one's confirm may only have been late.
+        while not is_confirmed.wait(_LOOK_S):
             patience_s -= _LOOK_S if self._stopping.is_set() else 0
             if patience_s <= 0 or (self._is_closed and not self._thread.is_alive()):
                 return False
@@ -119,8 +121,8 @@ class Outbox:
         answers = self._published([parcel.message for parcel in batch])
         unsent = [parcel for parcel, answer in zip(batch, answers, strict=True) if answer is not None]
         for parcel, answer in zip(batch, answers, strict=True):
-            if answer is None:
-                parcel.confirm()
+            if answer is None and parcel.on_confirmed is not None:
+                parcel.on_confirmed()
         with self._changed:
             # In front: what came later must not overtake it.
             self._waiting.extendleft(reversed(unsent))

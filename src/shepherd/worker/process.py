@@ -21,8 +21,10 @@ from shepherd.worker.vault import environment_secrets
 
 #: Below what the C library gets from the system, and gives back, for each read.
 _CHUNK: Final = 64 * 1024
-#: As much as a socket of this kind holds, and more.
-_MOST_CHUNKS: Final = 64
+#: Bytes that may wait in the socket; the system doubles it, for its own needs.
+_SOCKET_HOLDS: Final = 256 * 1024
+#: As much as it ever holds.
+_MOST_CHUNKS: Final = 2 * _SOCKET_HOLDS // _CHUNK
 _MAX_PIECE: Final = 64 * 1024
 #: What a child gets to end by itself.
 _GRACE_S: Final = 2.0
@@ -54,6 +56,7 @@ class ChildProcess:
         self, command: Sequence[str], setup: ChildSetup, *, environ: Mapping[str, str], family: Family
     ) -> None:
         ours, theirs = socket.socketpair()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_HOLDS)
         lifeline, self._lifeline = os.pipe()
         with theirs, os.fdopen(lifeline, "rb"):
             told = replace(setup, descriptor=theirs.fileno(), lifeline=lifeline).to_text()
@@ -96,6 +99,11 @@ class ChildProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has said its last word."""
+        return self._is_closed
 
     @property
     def is_alive(self) -> bool:

@@ -68,9 +68,7 @@ class Slot:
         child = self._ready_child()
         if child is None or self._intake is None:
             return
-        self._is_resting = (
-            bool(self._around.replies.trouble) or not self._around.withdrawn.is_known or self._around.sight.pause_s > 0
-        )
+        self._is_resting = self._must_rest()
         if self._is_resting:
             self._rest(self._intake)
             return
@@ -81,6 +79,10 @@ class Slot:
             self._handle(delivery, self._intake)
         else:
             self._intake.release(delivery)
+
+    def _must_rest(self) -> bool:
+        around = self._around
+        return bool(around.replies.trouble) or not around.withdrawn.is_known or around.sight.pause_s > 0
 
     def _rest(self, intake: Intake) -> None:
         """Take nothing for a moment: what was withdrawn isn't known, no reply could be kept, or others are to take."""
@@ -162,8 +164,9 @@ class Slot:
                 attempt.is_acked = True
                 intake.ack(attempt.delivery, goes_on=True)
 
-        if self._around.stopping.is_set():
-            # The ack would bring the next one, only to be given back.
+        has_child = self._child is not None and not self._child.has_ended
+        if self._around.stopping.is_set() or self._must_rest() or not has_child:
+            # The ack would bring the next one, only to be given back, which the broker counts.
             with suppress(BrokerUnavailableError):
                 intake.pause()
         # Deliver first, ack then: a crash between the two repeats an attempt, the other order could lose a reply. By
