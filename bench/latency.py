@@ -35,7 +35,7 @@ Contender = Callable[[int], Sequence[Times]]
 
 _TASKS: Final = ("bench_clock_first", "bench_clock_second")
 _WARM_UP: Final = 5
-#: Slept, so that nobody asks while a run is under way: that would be work for the same two processes.
+#: Within which a run ends.
 _BEFORE_FIRST_LOOK_S: Final = 0.15
 _LOOK_S: Final = 0.02
 _PERCENTS: Final = (50, 99)
@@ -84,7 +84,8 @@ def _one_run(client: httpx.Client) -> Times:
     answer = client.post("/runs", json=_DOCUMENT)
     assert answer.status_code == httpx.codes.ACCEPTED, answer.text
     address = f"/runs/{answer.json()['id']}"
-    # Not always as long: otherwise every run could meet the same moment between two sweeps.
+    # Nobody asks meanwhile, as that would be work for the processes measured. Not always as long: otherwise every run
+    # could meet the same moment between two sweeps.
     time.sleep(_BEFORE_FIRST_LOOK_S + random.uniform(0, 0.1))
     ended: list[dict[str, Any]] = []
 

@@ -28,7 +28,7 @@ class Datagrams(AsyncResultBackend):
         return False
 
     async def get_result(self, task_id, with_logs=False):
-        # Part of the interface, and asked of no result that isn't ready.
+        # The interface wants it; taskiq asks for a result only after `is_result_ready`, which never says so here.
         raise NotImplementedError
 
 

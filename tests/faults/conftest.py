@@ -41,7 +41,7 @@ def faulty(shared_system: FaultSystem) -> FaultSystem:
 def pytest_runtest_setup() -> None:
     # What has begun is ended. What hasn't is counted at the end, and is no failure: the time was somebody's choice.
     if is_over():
-        pytest.skip("the MINUTES are over")
+        pytest.skip("the MINUTES are over")  # of `make chaos`, see above; never in `make test`
 
 
 #: Only in full: it takes ten minutes.

@@ -11,9 +11,9 @@ from ninja import Header, Router, Status
 from shepherd.api.asked import contexts_of, reason_of, sample_rows_of
 from shepherd.api.auth import BearerToken, Session
 from shepherd.api.body import read_optional_body
+from shepherd.api.catalogue import ProjectOut
 from shepherd.api.openapi import CONTEXTS, REASON, RERUN
 from shepherd.api.schemas import AcceptedOut, ErrorOut, RunOut
-from shepherd.api.surroundings import ProjectOut
 from shepherd.pipelines import queries, services
 
 router = Router(auth=[BearerToken(), Session()])

@@ -11,9 +11,9 @@ from shepherd import __version__
 from shepherd.api import errors, handles, results
 from shepherd.api.auth import BearerToken, Session
 from shepherd.api.body import read_body
+from shepherd.api.catalogue import CatalogueOut, ProjectOut
 from shepherd.api.openapi import SUBMIT
 from shepherd.api.schemas import AcceptedOut, ErrorOut, LogPageOut, RunOut, RunPageOut
-from shepherd.api.surroundings import CatalogueOut, ProjectOut
 from shepherd.domain.pipeline import parse_pipeline
 from shepherd.pipelines import queries, services
 

@@ -1,13 +1,11 @@
 """The log of a run, page by page, in the order in which its lines arrived."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from shepherd.domain.status import ENDED_RUN
 from shepherd.errors import NotFoundError
+from shepherd.pipelines import sql
 from shepherd.pipelines.models import Attempt, LogLine, Run, Task
-
-_LARGEST_NUMBER: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,7 @@ def log_page(number: int, *, after: int, limit: int) -> LogPage:
         NotFoundError: There is no run of this number.
     """
     attempts, has_ended = _attempts(number)
-    lines = LogLine.objects.filter(attempt__in=attempts, number__gt=min(max(after, 0), _LARGEST_NUMBER))
+    lines = LogLine.objects.filter(attempt__in=attempts, number__gt=min(max(after, 0), sql.LARGEST_NUMBER))
     found = list(lines.order_by("number")[: limit + 1])
     return _log_page(found[:limit], attempts, after=after, is_last=has_ended and len(found) <= limit)
 

@@ -10,6 +10,7 @@ from django.db.models import Case, F, Q, QuerySet, Value, When
 from django.db.models.functions import Length, StrIndex
 from django.db.models.lookups import GreaterThan
 
+from shepherd.pipelines import sql
 from shepherd.pipelines.fields import ExactJSONField
 from shepherd.pipelines.models import Run, Task
 from shepherd.wire import strict_json
@@ -17,7 +18,6 @@ from shepherd.wire.value import ClaimCheck, Inline, parse_value
 
 #: Characters of a result's JSON: a list may show 200 runs of 200 tasks, and a result may have 64 KiB.
 _RESULT_LIMIT: Final = 2_000
-_LARGEST_NUMBER: Final = 2**63 - 1
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]*)")
 
 _TASK_COLUMNS: Final = ("run_id", "number", "order_no", "name", "status", "short_result", "result_size")
@@ -75,7 +75,7 @@ def outlines(
     """
     rows = Run.objects.order_by("-number") if label is None else _labelled(*label).order_by("-number")
     if before is not None:
-        rows = rows.filter(number__lt=min(before, _LARGEST_NUMBER))
+        rows = rows.filter(number__lt=min(before, sql.LARGEST_NUMBER))
     fields = ("number", "pipeline_name", "project", "data_url", "status", "error", "labels", "accepted_at")
     found = list(rows.values(*fields)[: limit + 1])
     runs = found[:limit]

@@ -4,7 +4,6 @@ import re
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from django.conf import settings
 from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
@@ -12,6 +11,7 @@ from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 from shepherd.domain.status import ENDED_RUN, RunStatus, TaskStatus
 from shepherd.errors import InvalidInputError, NotFoundError
 from shepherd.names import project_key
+from shepherd.pipelines import sql
 from shepherd.pipelines.announced import Availability, CatalogueEntry, catalogue
 from shepherd.pipelines.log_pages import LogEntry, LogPage, log_page, log_tail
 from shepherd.pipelines.models import Attempt, Pause, Run, StatusChange, Task
@@ -47,8 +47,6 @@ __all__ = [
     "pause_of",
     "projects",
 ]
-
-_LARGEST_NUMBER: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +138,7 @@ def list_runs(wanted: RunFilter, *, before: int | None, limit: int, now: datetim
     """
     rows = _filtered(wanted).defer("data", "error").order_by("-number")
     if before is not None:
-        rows = rows.filter(number__lt=min(before, _LARGEST_NUMBER))
+        rows = rows.filter(number__lt=min(before, sql.LARGEST_NUMBER))
     tasks = Task.objects.defer("context", "result", "card", "error").order_by("position")
     found = list(rows.prefetch_related(Prefetch("tasks", tasks))[: limit + 1])
     runs = found[:limit]
@@ -189,7 +187,7 @@ def _as_number(text: str) -> int | None:
     if not re.fullmatch(r"[0-9]{1,19}", text):
         return None
     number = int(text)
-    return number if number <= _LARGEST_NUMBER else None
+    return number if number <= sql.LARGEST_NUMBER else None
 
 
 def _as_uuid(text: str) -> uuid.UUID:

@@ -16,6 +16,8 @@ from shepherd.wire.value import Value
 
 _T = TypeVar("_T")
 
+#: What a column for the number of a row holds at most.
+LARGEST_NUMBER: Final = 2**63 - 1
 #: Well below SQLite's limit of 32,766 parameters a statement, at up to 12 columns a row.
 _ROWS_AT_ONCE: Final = 1000
 

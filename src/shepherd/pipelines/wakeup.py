@@ -1,6 +1,6 @@
 """Telling the Task Publisher that there is work. Nothing depends on it: its sweep finds what it missed."""
 
-import concurrent.futures.thread
+import concurrent.futures.thread  # noqa: F401  # So that its pools have registered before us, see below.
 import logging
 import threading
 from collections.abc import Callable
@@ -69,8 +69,7 @@ def _before_the_end(call: Callable[..., object], *arguments: object) -> None:
 
     `atexit` is too late: names can't be looked up any more, since the pools of threads have ended.
     """
-    # In front of that end: what was registered last comes first, and the pools have registered when this is imported.
-    assert concurrent.futures.thread
+    # Called before that end: what was registered last comes first.
     threading._register_atexit(call, *arguments)  # type: ignore[attr-defined]  # noqa: SLF001
 
 

@@ -53,11 +53,11 @@ class Fetcher:
             return self._store.put(draft.path, key=key, media_type=media_type, is_given_up=True)
 
     def _copied(self, url: str, draft: Draft) -> Fetched:
-        # Not at the top: with httpcore it takes a tenth of the time in which a Task Publisher starts.
-        from shepherd.publisher.download import Downloader
-
         match urlsplit(url).scheme:
             case "http" | "https":
+                # Not at the top: with httpcore it takes a tenth of the time in which a Task Publisher starts.
+                from shepherd.publisher.download import Downloader
+
                 return Downloader(allow=self._sources.allow).download(url, draft)
             case "file":
                 return copy_file(url, draft, folders=self._sources.folders)

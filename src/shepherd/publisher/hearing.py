@@ -37,6 +37,7 @@ def hear_replies(subscription: Subscription, relay: Relay, *, gather_s: float = 
     if not deliveries:
         return 0
     if gather_s:
+        # Slept, not waited for the next one: there is one at once when it is worth gathering.
         time.sleep(gather_s)
         deliveries += subscription.take(at_most=REPLIES_AT_ONCE - len(deliveries), wait_s=0)
     try:

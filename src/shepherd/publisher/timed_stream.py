@@ -28,7 +28,7 @@ class TimedStream(httpcore.NetworkStream):
             except httpcore.ReadTimeout:
                 if left_s <= _LOOK_S:
                     raise
-                self._left(None)
+                self._draft.check(self._draft.size)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._inner.write(buffer, self._left(timeout))

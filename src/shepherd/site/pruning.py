@@ -200,4 +200,5 @@ def paced(steps: Iterator[_T]) -> Iterator[_T]:
         if step is None:
             return
         yield step
+        # The pause is the purpose; nothing is waited for.
         time.sleep(min(_LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S, time.monotonic() - began)))

@@ -23,7 +23,8 @@ _TEXTS: Final = (
     *("is_string", "is_large_string", "is_binary", "is_large_binary", "is_fixed_size_binary"),
     *("is_string_view", "is_binary_view"),
 )
-#: What comes of reading what only looks as if it were packed.
+#: What comes of reading what only looks as if it were packed; `NotImplementedError` is zipfile's word for a kind of
+#: compression that it doesn't know.
 _NOT_PACKED: Final = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, OSError, EOFError, RuntimeError, NotImplementedError),
 )

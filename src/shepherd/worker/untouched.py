@@ -64,6 +64,7 @@ def _origin(frame: Any) -> _Origin | None:
         # Made for other engines than polars' own, which read its plans in this way; what they don't know isn't shown.
         plan = frame._ldf.visit()  # noqa: SLF001
         return _traced(plan, plan.get_node())
+    # polars' own word for a step that it doesn't show is `NotImplementedError`.
     except (AttributeError, NotImplementedError, TypeError, pl.exceptions.PolarsError):
         return None
 
@@ -86,6 +87,7 @@ def _traced(plan: Any, node: int) -> _Origin | None:
 
 def _taken_over(plan: Any, expression: int) -> str | None:
     """Return the name of the column that an expression is; None if it is anything else."""
+    # What polars raises for an expression that it doesn't show.
     with suppress(NotImplementedError):
         seen = plan.view_expression(expression)
         return str(seen.name) if type(seen).__name__ == "Column" else None

@@ -208,6 +208,7 @@ class BrokerNode:
         while not _answers((self._place.address, port), greeting):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise BrokerUnavailableError(f"{process.args!r} did not start, see {self._folder / 'log'}")
+            # Nothing tells of it: whether a port answers can only be tried.
             time.sleep(_POLL_S)
 
     def stop(self) -> None:

@@ -102,6 +102,7 @@ def _await_page(config: LocalConfig, supervisor: Supervisor) -> None:
     while not _answers(f"{config.page_url}/healthz"):
         if not supervisor.is_running or time.monotonic() > deadline:
             raise ConfigurationError(f"The page did not answer; see {config.home / 'log'}{os.sep}web.log")
+        # Nothing tells of it: whether a page answers can only be tried.
         time.sleep(_POLL_S)
 
 

@@ -9,6 +9,7 @@ from shepherd.publisher import apublish_task_and_process_result, publish_task_an
 
 @task
 def nap(context, pipeline, task_obj):
+    # The fault that is tried: a publisher that waits must not stop the others.
     time.sleep(5)
     data, exception_flag = publish_task_and_process_result(task_obj, context, pipeline.data)
     if not exception_flag:

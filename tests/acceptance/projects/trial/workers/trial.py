@@ -33,6 +33,7 @@ def noted(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def nap(context: dict[str, Any], data: Any) -> Any:
     """Wait for `seconds`, then return the data."""
+    # What the task is for: work that takes as long as a test wants.
     time.sleep(context.get("seconds", 0))
     return data
 
