@@ -65,6 +65,9 @@ class Trial:
             task_runs = self._prefect("POST", "/task_runs/filter", by)
             # Prefect records task runs a moment after their flow run.
             awaited = tasks if tasks is not None else len(found["tasks"]) if wanted == "COMPLETED" else 0
+            if any(each["state"] is None for each in task_runs):
+                # Prefect stores a task run first, and its state a moment later.
+                return None
             states = [each["state_type"] for each in task_runs if each["state_type"] != "CRASHED"]
             if len(states) < awaited or not {"PENDING", "RUNNING"}.isdisjoint(states):
                 return None
