@@ -142,18 +142,21 @@ def test_a_mandatory_message_for_no_queue_is_reported_and_its_neighbours_are_not
     assert bodies(take(broker.subscribe(queue, prefetch=9), 2)) == ["1", "4"]
 
 
-def test_who_publishes_can_be_called_when_all_is_confirmed(broker: Broker, queue: str) -> None:
-    confirmed: list[str] = []
+def test_who_publishes_is_called_once_when_all_is_on_its_way(broker: Broker, queue: str) -> None:
+    sent: list[str] = []
     message, lost = Message(routing_key=queue, body=b"1"), Message(routing_key=new_name(), body=b"2")
 
-    broker.publish([message, message], on_confirmed=lambda: confirmed.append("two of one exchange"))
-    broker.publish([message, lost], on_confirmed=lambda: confirmed.append("one that no queue took"))
+    broker.publish([], on_sent=lambda: sent.append("nothing"))
+    broker.publish([message, message], on_sent=lambda: sent.append("two of one exchange"))
+    broker.publish([message, lost], on_sent=lambda: sent.append("one that no queue took"))
     broker.publish(
         [message, Message(exchange=CONTROL_EXCHANGE, routing_key="x", body=b"3", is_mandatory=False)],
-        on_confirmed=lambda: confirmed.append("two exchanges"),
+        on_sent=lambda: sent.append("two exchanges"),
     )
+    broker.close()
+    broker.publish([message], on_sent=lambda: sent.append("over a closed connection"))
 
-    assert confirmed == ["two of one exchange", "two exchanges"]
+    assert sent == ["two of one exchange", "one that no queue took", "two exchanges"]
 
 
 def test_messages_with_one_id_are_told_apart(broker: Broker, queue: str) -> None:

@@ -44,15 +44,15 @@ class MortalBroker(MemoryBroker):
         messages: Sequence[Message],
         *,
         timeout_s: float = 10.0,
-        on_confirmed: Callable[[], None] | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> list[TransientError | None]:
         outcomes: list[TransientError | None] = []
         for message in messages:
             self.fate.reach(f"publish {message.type}")
             self._watch(message)
             outcomes += super().publish([message], timeout_s=timeout_s)
-        if on_confirmed is not None and not any(outcomes):
-            on_confirmed()
+        if on_sent is not None:
+            on_sent()
         return outcomes
 
     def subscribe(self, queue: str, *, prefetch: int) -> Subscription:

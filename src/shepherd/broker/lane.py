@@ -192,6 +192,8 @@ class Lane:
                 largest=self._wire.largest,
             )
         self._wire.write(b"".join(written))
+        if parcel.on_sent is not None:
+            parcel.on_sent()
 
     def method(self, method: Method, payload: bytes) -> None:
         if method in frames.WITH_CONTENT:

@@ -88,7 +88,7 @@ class MemoryBroker(Broker):
         messages: Sequence[Message],
         *,
         timeout_s: float = 10.0,
-        on_confirmed: Callable[[], None] | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> list[TransientError | None]:
         for message in messages:
             if len(message.body) > LARGEST_MESSAGE:
@@ -99,8 +99,8 @@ class MemoryBroker(Broker):
             outcomes = [self.server.route(message) for message in messages]
             self.published += [message for message, error in zip(messages, outcomes, strict=True) if error is None]
             self.server.changed.notify_all()
-        if on_confirmed is not None and not any(outcomes):
-            on_confirmed()
+        if on_sent is not None and messages:
+            on_sent()
         return outcomes
 
     def subscribe(self, queue: str, *, prefetch: int) -> Subscription:

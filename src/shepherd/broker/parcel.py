@@ -15,8 +15,8 @@ class Parcel:
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self.messages = messages
-        #: Called by the loop's thread when all are confirmed, before the one that waits knows it.
-        self.on_confirmed: Callable[[], None] | None = None
+        #: Called by the loop's thread when all are written.
+        self.on_sent: Callable[[], None] | None = None
         self._outcomes: list[TransientError | None] = [BrokerUnavailableError(_UNCONFIRMED)] * len(messages)
         self._left = len(messages)
         # A bare lock: an event makes a condition, and a lock a wait.
@@ -28,8 +28,6 @@ class Parcel:
         self._outcomes[index] = failure
         self._left -= 1
         if not self._left:
-            if self.on_confirmed is not None and not any(self._outcomes):
-                self.on_confirmed()
             self._done.release()
 
     def refuse(self, failure: TransientError) -> None:

@@ -211,12 +211,12 @@ class Broker(Protocol):
         messages: Sequence[Message],
         *,
         timeout_s: float = 10.0,
-        on_confirmed: Callable[[], None] | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> list[TransientError | None]:
         """Publish all with one wait for all confirms; the answer has one entry a message, in their order.
 
-        `on_confirmed` is called as soon as all are confirmed, by whatever thread knows it first, also when that is
-        after `timeout_s`. It must neither wait nor raise.
+        `on_sent` is called once all are on their way, and not if they never are: what it has the broker told over this
+        connection comes after them. Whatever thread sends calls it, so it must neither wait nor raise.
 
         None is confirmed. A `QueueMissingError` stands for a mandatory message that no queue took, a
         `BrokerUnavailableError` for one that was refused or not confirmed in time, and which may or may not have

@@ -127,21 +127,19 @@ class RabbitBroker(Broker):
         messages: Sequence[Message],
         *,
         timeout_s: float = 10.0,
-        on_confirmed: Callable[[], None] | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> list[TransientError | None]:
         for message in messages:
             if len(message.body) > LARGEST_MESSAGE:
                 raise ProtocolError(f"a message for {message.routing_key!r} has {len(message.body)} bytes, too many")
         until = time.monotonic() + timeout_s
         parcels = [Parcel(chunk) for chunk in chunks(messages)]
-        if len(parcels) == 1:
-            parcels[0].on_confirmed, on_confirmed = on_confirmed, None
+        if parcels:
+            # They are written in this order, and the last one only after all others were.
+            parcels[-1].on_sent = on_sent
         if parcels and not self._thread.post(self._begin, parcels, timeout_s):
             return [BrokerUnavailableError("the connection to the broker was closed")] * len(messages)
-        outcomes = [outcome for parcel in parcels for outcome in parcel.wait(until - time.monotonic())]
-        if on_confirmed is not None and not any(outcomes):
-            on_confirmed()
-        return outcomes
+        return [outcome for parcel in parcels for outcome in parcel.wait(until - time.monotonic())]
 
     def subscribe(self, queue: str, *, prefetch: int) -> Subscription:
         return self._standing(QueueSubscription(self, queue, prefetch=prefetch))

@@ -57,31 +57,22 @@ class Outbox:
         self,
         messages: Sequence[Message],
         *,
-        on_confirmed: Callable[[], None] | None = None,
+        on_sent: Callable[[], None] | None = None,
         on_waiting: Callable[[], None] | None = None,
     ) -> bool:
         """Send these, and return True when the last one is confirmed; False when the worker ends first.
 
-        `on_confirmed` is called as soon as that is known, by whatever thread knows it first, and perhaps again. It must
-        neither wait nor raise. `on_waiting` is called once if the broker doesn't confirm at once.
+        `on_sent` is called when they are on their way, if that can be at once, as `Broker.publish` says; `on_waiting`,
+        once, if the broker doesn't confirm at once.
         """
-        is_confirmed = threading.Event()
-
-        def confirm() -> None:
-            is_confirmed.set()
-            if on_confirmed is not None:
-                on_confirmed()
-
         # From the slot's own thread: one that sends for all would let each wait for the confirms of the others.
-        if self._is_empty() and not any(self._published(messages, on_confirmed=confirm)):
+        if self._is_empty() and not any(self._published(messages, on_sent=on_sent)):
             return True
         if on_waiting is not None:
             on_waiting()
-        parcels = [_Parcel(message) for message in messages]
-        parcels[-1].on_confirmed = confirm
-        self._add(parcels)
+        is_confirmed = threading.Event()
+        self.post(messages, on_confirmed=is_confirmed.set)
         patience_s = LAST_WORDS_S
-        # By either copy: the first one's confirm may only have been late.
         while not is_confirmed.wait(_LOOK_S):
             patience_s -= _LOOK_S if self._stopping.is_set() else 0
             if patience_s <= 0 or (self._is_closed and not self._thread.is_alive()):
@@ -129,10 +120,10 @@ class Outbox:
         return [answer for answer in answers if answer is not None]
 
     def _published(
-        self, messages: Sequence[Message], *, on_confirmed: Callable[[], None] | None = None
+        self, messages: Sequence[Message], *, on_sent: Callable[[], None] | None = None
     ) -> Sequence[TransientError | None]:
         try:
-            return self._broker.publish(messages, on_confirmed=on_confirmed)
+            return self._broker.publish(messages, on_sent=on_sent)
         except Exception as error:  # a daemon's loop: logs, backs off, goes on
             logger.exception("outbox.failed")
             return [BrokerUnavailableError(str(error))] * len(messages)

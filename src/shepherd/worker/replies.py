@@ -36,11 +36,11 @@ class Replies:
         self._spool.probe()
 
     def give(self, attempt: Attempt, messages: Sequence[Message], *, ack: Callable[[], None]) -> None:
-        """Send the messages, the last of which is the reply, and have the delivery acked once that may be done.
+        """Send the messages, the last of which is the reply, and have the delivery acked behind it.
 
-        It isn't when the worker ends before the broker has confirmed the reply. `ack` is called by whatever thread
-        knows of the confirm first, and perhaps again; it must neither wait nor raise. The reply to a claimed attempt is
-        on disk when this returns, and the attempt stays in hand until its confirm.
+        It isn't acked when the worker ends before the reply could be sent. `ack` is called by whatever thread sends, and
+        perhaps again; it must neither wait nor raise. This returns when the broker has confirmed the reply or, if the
+        attempt is claimed, when the reply is on disk, and the attempt stays in hand until the confirm.
         """
         reply = messages[-1]
         if attempt.is_claimed and (kept := self._spool.put(attempt.token, reply.body)) is not None:
@@ -52,10 +52,12 @@ class Replies:
 
     def _deliver(self, attempt: Attempt, messages: Sequence[Message], ack: Callable[[], None]) -> None:
         reply, kept = messages[-1], list[Kept | None]()
-        # A young attempt's delivery is unacked until the confirm, and what is lost with this worker is executed again.
-        # Worth the disk's time only when the reply has to wait: then somebody may be told sooner than it is repeated.
+        # A young attempt is acked on the connection of its reply, after it: the broker that knows of the one has the
+        # other. Only one that dies at this moment, together with this worker, can lose it; then it is executed again.
+        # Worth the disk's time only when the reply has to wait.
         keep = partial(self._keep_waiting, attempt, reply, kept)
-        if self._outbox.deliver(messages, on_confirmed=ack, on_waiting=keep):
+        if self._outbox.deliver(messages, on_sent=ack, on_waiting=keep):
+            ack()
             for entry in filter(None, kept):
                 self._spool.remove(entry)
 

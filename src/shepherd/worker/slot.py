@@ -169,8 +169,8 @@ class Slot:
             # The ack would bring the next one, only to be given back, which the broker counts.
             with suppress(BrokerUnavailableError):
                 intake.pause()
-        # Deliver first, ack then: a crash between the two repeats an attempt, the other order could lose a reply. By
-        # whoever hears of the confirm: until this thread does, the next task could be here.
+        # The reply first, then the ack: a crash between the two repeats an attempt, the other order could lose a reply.
+        # By whoever sends it: until this thread hears of the confirm, the next task can be here.
         self._around.replies.give(attempt, messages, ack=ack)
 
     def _join(self, again: Attempt, intake: Intake) -> None:
