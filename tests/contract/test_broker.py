@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -486,6 +487,17 @@ def test_an_intake_of_one_queue_holds_one_delivery_at_a_time(broker: Broker, que
     assert while_busy is None
     assert second is not None
     assert second.body == b"2"
+
+
+def test_who_waits_at_an_intake_can_be_roused(broker: Broker, queue: str) -> None:
+    intake = broker.intake([queue])
+    intake.rouse()
+    began = time.monotonic()
+
+    assert intake.take(wait_s=PATIENCE_S) is None
+    assert time.monotonic() - began < PATIENCE_S / 2
+    broker.publish([Message(routing_key=queue, body=b"")])
+    assert intake.take(wait_s=PATIENCE_S) is not None
 
 
 def test_an_intake_takes_from_its_queues_in_turn(broker: Broker) -> None:

@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from shepherd.broker.port import Message
+from shepherd.broker.port import Delivery, Message
 from shepherd.worker import launch, supervisor
 from shepherd.worker.config import WorkerConfig
 
@@ -61,8 +61,16 @@ class CrashingIntake:
 
     def take(self, **options: Any) -> Any:
         delivery = self._inner.take(**options)
-        self._is_holding = delivery is not None
+        self._is_holding |= delivery is not None
         return delivery
+
+    def offer_to(self, taker: Callable[[Delivery], bool]) -> None:
+        def take(delivery: Delivery) -> bool:
+            is_taken = taker(delivery)
+            self._is_holding |= is_taken
+            return is_taken
+
+        self._inner.offer_to(take)
 
     def pause(self) -> None:
         self._inner.pause()
@@ -72,6 +80,7 @@ class CrashingIntake:
     def ack(self, delivery: Any, **options: Any) -> None:
         at("before ack")
         self._inner.ack(delivery, **options)
+        self._is_holding = False
         at("after ack")
 
 

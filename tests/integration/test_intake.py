@@ -1,10 +1,12 @@
 """How many deliveries a slot holds, as RabbitMQ itself counts them."""
 
+import socket
 import uuid
 
 from shepherd.broker import connect
-from shepherd.broker.port import Broker, Message
+from shepherd.broker.port import Broker, Delivery, Message
 from shepherd.broker.topology import EXCHANGES, task_queue_spec
+from shepherd.errors import QueueMissingError
 from tests.support.given_brokers import BrokerUnderTest
 from tests.support.waiting import wait_until
 
@@ -87,6 +89,56 @@ def test_an_ack_that_goes_on_brings_the_next_one_and_a_pause_gives_it_back(broke
     assert held <= 1
     assert intake.take(wait_s=PATIENCE_S) is not None
     broker.close()
+
+
+def test_what_comes_is_offered_before_anybody_is_woken(broker_node: BrokerUnderTest) -> None:
+    broker = connected(broker_node, "busy")
+    queues = declare_four(broker)
+    intake = broker.intake(queues)
+    offered: list[Delivery] = []
+
+    def every_second(delivery: Delivery) -> bool:
+        offered.append(delivery)
+        return len(offered) % 2 == 1
+
+    intake.offer_to(every_second)
+    publish_to(broker, queues[:2], each=1)
+    assert intake.take(wait_s=1.0) is None
+    wait_until(lambda: unacked(broker_node, queues) == 1, timeout_s=PATIENCE_S, what="one in hand")
+    intake.ack(offered[0], goes_on=True)
+    second = intake.take(wait_s=PATIENCE_S)
+
+    assert second is offered[1]
+    assert len(offered) == 2
+    broker.close()
+
+
+def test_what_arrives_can_be_answered_on_the_thread_where_it_arrives(broker_node: BrokerUnderTest) -> None:
+    broker = connected(broker_node, "busy")
+    (queue, *_) = declare_four(broker)
+    reactor = broker.reactor
+    assert reactor is not None
+    ours, theirs = socket.socketpair()
+    told: list[object] = []
+
+    def read() -> None:
+        told.append(ours.recv(100))
+        for name in (queue, "nobody"):
+            message = Message(routing_key=name, body=b"{}")
+            reactor.send(message, on_sent=lambda: told.append("sent"), on_settled=told.append)
+
+    reactor.watch(ours.fileno(), read)
+    theirs.sendall(b"go on")
+    wait_until(lambda: len(told) == 5, timeout_s=PATIENCE_S, what="both settled")
+    reactor.unwatch(ours.fileno())
+    theirs.sendall(b"nobody hears this")
+    broker.declare()
+
+    assert told[:3] == [b"go on", "sent", "sent"]
+    assert [type(outcome) for outcome in told[3:] if outcome is not None] == [QueueMissingError]
+    assert ours.recv(100) == b"nobody hears this"
+    for each in (ours, theirs, broker):
+        each.close()
 
 
 def test_eighty_tasks_of_four_names_are_worked_off_one_at_a_time(broker_node: BrokerUnderTest) -> None:

@@ -13,7 +13,7 @@ import pytest
 from shepherd.store import open_store
 from shepherd.worker.data import data_type
 from shepherd.worker.desk import Desk
-from shepherd.worker.media import media_type_of
+from shepherd.wire.media import media_type_of
 
 
 def _folder(package: str, inside: str) -> Path:

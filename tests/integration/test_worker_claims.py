@@ -272,6 +272,37 @@ def test_what_comes_again_while_it_runs_is_executed_once(own_broker: BrokerUnder
         worker.stop()
 
 
+def test_replies_that_the_broker_refuses_are_kept_and_sent_again(talk: Conversation) -> None:
+    worker = _start(talk, LASTING, "refused", slots=1)
+    talk.result("refused", {"is_short": True})
+
+    with talk.without_replies():
+        tokens = [talk.publish("refused", {"is_short": True}) for _ in range(5)]
+        wait_until(lambda: "outbox.unconfirmed" in worker.log, timeout_s=20, what="a refusal")
+        # One was answered, and the next one may have been taken with the ack of it.
+        executed, waiting = _executions(talk), talk.waiting("refused")
+
+    assert [talk.finished(token).result for token in tokens] == [Inline("short")] * 5
+    assert executed <= 1 + 2
+    assert waiting >= 5 - 2
+    assert _executions(talk) == 1 + 5
+    worker.stop()
+
+
+def test_a_killed_worker_loses_no_reply_that_it_was_about_to_send(talk: Conversation) -> None:
+    workers = [_start(talk, LASTING, "many", slots=4, file_name=f"worker_{number}.py") for number in range(2)]
+    talk.result("many", {"is_short": True})
+
+    tokens = [talk.publish("many", {"is_short": True}) for _ in range(200)]
+    wait_until(lambda: talk.waiting("many") < 150, timeout_s=30, what="some under way")
+    workers[0].kill()
+
+    assert [talk.finished(token).result for token in tokens] == [Inline("short")] * 200
+    # Nothing was lost that would have had to be published again; what its four slots had was executed again.
+    assert 201 <= _executions(talk) <= 201 + 4
+    workers[1].stop()
+
+
 @pytest.mark.parametrize("hold_s", ["1000", "1"])
 def test_what_was_published_twice_is_executed_once_and_keeps_no_slot(talk: Conversation, hold_s: str) -> None:
     talk.settings["SHEPHERD_HOLD_S"] = hold_s

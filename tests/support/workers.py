@@ -8,8 +8,8 @@ import textwrap
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -124,6 +124,15 @@ class Conversation:
 
     def declare(self, *names: str) -> None:
         self._broker.declare(queues=[task_queue_spec(name) for name in names])
+
+    @contextmanager
+    def without_replies(self) -> Iterator[None]:
+        """Let the broker refuse every reply: the queue that takes them is gone."""
+        self._broker.delete([REPLIES])
+        try:
+            yield
+        finally:
+            self._broker.declare(queues=STANDING_QUEUES)
 
     def waiting(self, name: str) -> int:
         """Return how many messages of a task wait in its queue; exact, unlike what the broker's statistics say."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from shepherd.errors import NotFoundError, ProtocolError, StoreUnavailableError
 from shepherd.wire.document import DOCUMENT, Fields, Items, Node, parse_document
 from shepherd.wire.value import ClaimCheck, Inline, Value
-from shepherd.worker.media import kind_of
+from shepherd.wire.media import kind_of
 
 
 def part_of(value: Value, pointer: str, read: Callable[[ClaimCheck], bytes]) -> Value:

@@ -28,7 +28,7 @@ from shepherd.wire.value import ClaimCheck, Inline, Value
 from shepherd.worker import tables
 from shepherd.worker.card import shape
 from shepherd.worker.desk import Desk
-from shepherd.worker.media import BYTES
+from shepherd.wire.media import BYTES
 
 router = Router(auth=[BearerToken(), Session()])
 

@@ -15,6 +15,7 @@ class Inbox(Generic[_T]):
         self._items: deque[_T] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
+        self._is_roused = False
 
     def put(self, items: Iterable[_T]) -> bool:
         """Add items; False when the inbox is closed, and the items still the caller's."""
@@ -26,10 +27,17 @@ class Inbox(Generic[_T]):
             return True
 
     def take(self, *, at_most: int, wait_s: float) -> list[_T]:
-        """Return what is there, at least one and at most `at_most`; nothing after `wait_s` seconds or once closed."""
+        """Return what is there, at least one and at most `at_most`; nothing in time, once roused or closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._is_closed, wait_s)
+            self._changed.wait_for(lambda: self._items or self._is_closed or self._is_roused, wait_s)
+            self._is_roused = False
             return [self._items.popleft() for _ in range(min(at_most, len(self._items)))]
+
+    def rouse(self) -> None:
+        """Have the `take` under way, or else the next one, return at once."""
+        with self._changed:
+            self._is_roused = True
+            self._changed.notify_all()
 
     def drain(self) -> list[_T]:
         """Return and forget all that nobody has taken."""

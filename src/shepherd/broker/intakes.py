@@ -4,7 +4,7 @@ import asyncio
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from shepherd.broker.consumers import Host, Lane, Link, Received, Standing, ack, first, reject, requeue
@@ -23,6 +23,7 @@ class StandingIntake(Standing):
         self._turning = asyncio.Lock()
         #: Something is to be looked at: a wish, a pause, the channel's end.
         self._changed = asyncio.Event()
+        self._taker: Callable[[Delivery], bool] | None = None
         #: By the monotonic clock; None while it isn't waiting at empty queues.
         self._idle_since: float | None = None
 
@@ -33,6 +34,12 @@ class StandingIntake(Standing):
 
     def take(self, *, wait_s: float) -> Delivery | None:
         return next(iter(self._inbox.take(at_most=1, wait_s=wait_s)), None)
+
+    def offer_to(self, taker: Callable[[Delivery], bool]) -> None:
+        self._taker = taker
+
+    def rouse(self) -> None:
+        self._inbox.rouse()
 
     def pause(self) -> None:
         self._host.call(self._pause())
@@ -67,7 +74,10 @@ class StandingIntake(Standing):
     def _arrived(self, deliveries: Sequence[Received]) -> None:
         self._held = deliveries[-1]
         self._idle_since = None
-        super()._arrived(deliveries)
+        if self._taker is not None and self._taker(self._held):
+            self._arrivals += 1
+        else:
+            super()._arrived(deliveries)
 
     def _is_holding(self) -> bool:
         """Whether something is in hand that can only be settled on the channel that brought it."""

@@ -8,11 +8,14 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from shepherd.errors import BrokerUnavailableError
 
 logger = logging.getLogger(__name__)
+
+#: The loop never waits; a machine may.
+_UNWATCH_S: Final = 10.0
 
 _T = TypeVar("_T")
 
@@ -82,6 +85,23 @@ class LoopThread:
                 run()
             except Exception:
                 logger.exception("broker.post_failed")
+
+    def watch(self, descriptor: int, on_ready: Callable[[], None]) -> None:
+        """Call back on the loop whenever there is something to read, or the other end is closed."""
+        self.post(self._loop.add_reader, descriptor, on_ready)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Call back no more; when this returns, the descriptor may be closed."""
+        if threading.get_ident() == self._thread.ident:
+            self._loop.remove_reader(descriptor)
+        else:
+            with suppress(BrokerUnavailableError):
+                self.call(self._unwatch(descriptor), timeout_s=_UNWATCH_S)
+
+    async def _unwatch(self, descriptor: int) -> None:
+        # What was posted before comes first: it may begin to watch.
+        self._run_posts()
+        self._loop.remove_reader(descriptor)
 
     def start(self, owner: object, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have a coroutine run on the loop until it ends or its owner's are cancelled."""

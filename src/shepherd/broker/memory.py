@@ -50,6 +50,10 @@ class MemoryBroker(Broker):
     def is_connected(self) -> bool:
         return self.server.is_up and not self._is_closed
 
+    @property
+    def reactor(self) -> None:
+        return None
+
     def wait_connected(self, *, timeout_s: float) -> bool:
         with self.server.changed:
             return self.server.changed.wait_for(lambda: self.is_connected, timeout_s)
@@ -144,16 +148,18 @@ class _Consumer:
         self._prefetch = prefetch
         self._in_hand: list[MemoryDelivery] = []
         self._is_closed = False
+        self._is_roused = False
 
     def _take(self, *, at_most: int, wait_s: float) -> list[Delivery]:
         taken: list[Delivery] = []
 
         def has_come() -> bool:
             taken.extend(self._next(at_most))
-            return bool(taken) or self._is_closed
+            return bool(taken) or self._is_closed or self._is_roused
 
         with self._server.changed:
             self._server.changed.wait_for(has_come, wait_s)
+            self._is_roused = False
         return taken
 
     def _next(self, at_most: int) -> Iterator[Delivery]:
@@ -234,6 +240,14 @@ class _Intake(_Consumer):
         if delivery is not None:
             self._idle_since = None
         return delivery
+
+    def offer_to(self, taker: Callable[[Delivery], bool]) -> None:
+        """Do nothing: there is no thread on which anything arrives."""
+
+    def rouse(self) -> None:
+        with self._server.changed:
+            self._is_roused = True
+            self._server.changed.notify_all()
 
     def pause(self) -> None:
         # Nothing comes unasked here.

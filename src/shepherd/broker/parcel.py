@@ -17,6 +17,8 @@ class Parcel:
         self.messages = messages
         #: Called by the loop's thread when all are written.
         self.on_sent: Callable[[], None] | None = None
+        #: Called by the loop's thread with what became of each.
+        self.on_settled: Callable[[Sequence[TransientError | None]], None] | None = None
         self._outcomes: list[TransientError | None] = [BrokerUnavailableError(_UNCONFIRMED)] * len(messages)
         self._left = len(messages)
         # A bare lock: an event makes a condition, and a lock a wait.
@@ -29,6 +31,8 @@ class Parcel:
         self._left -= 1
         if not self._left:
             self._done.release()
+            if self.on_settled is not None:
+                self.on_settled(self._outcomes)
 
     def refuse(self, failure: TransientError) -> None:
         """Note that nothing of this was written."""

@@ -131,11 +131,22 @@ class Intake(Protocol):
     """One slot's way to its next task, among one or several queues. Never holds more than one delivery."""
 
     def take(self, *, wait_s: float) -> Delivery | None:
-        """Return the next delivery, or None after `wait_s` seconds.
+        """Return the next delivery, or None after `wait_s` seconds, or when roused.
 
-        Only to be called when the last one was acked or released. Queues that don't exist yet are waited for.
-        Several queues are taken from in turn, so that a full one doesn't starve the others.
+        Only to be called when the last one was acked or released, or is in the hands of whom it was offered to.
+        Queues that don't exist yet are waited for. Several queues are taken from in turn, so that a full one doesn't
+        starve the others.
         """
+
+    def offer_to(self, taker: Callable[[Delivery], bool]) -> None:
+        """Offer what comes to a taker first, where there is a `Reactor`: on its thread, without waking another.
+
+        True says that it takes the delivery, which it settles as if it had called `take`; it must neither wait nor
+        raise.
+        """
+
+    def rouse(self) -> None:
+        """Have the `take` under way, or else the next one, return at once."""
 
     @property
     def idle_s(self) -> float:
@@ -164,8 +175,34 @@ class Intake(Protocol):
         """Stop taking. A delivery in hand may still be acked until the broker is closed."""
 
 
+class Reactor(Protocol):
+    """The thread on which a broker's messages arrive, for what can be done there without waiting for anything."""
+
+    def watch(self, descriptor: int, on_ready: Callable[[], None]) -> None:
+        """Call back on that thread whenever there is something to read, or the other end is closed."""
+
+    def unwatch(self, descriptor: int) -> None:
+        """Call back no more; when this returns, the descriptor may be closed."""
+
+    def send(
+        self,
+        message: Message,
+        *,
+        on_sent: Callable[[], None],
+        on_settled: Callable[[TransientError | None], None],
+    ) -> None:
+        """Publish as `Broker.publish` does, without waiting; `on_settled` is told, on that thread, what became of it.
+
+        A confirm may never come; what was refused is told at once, also before this returns.
+        """
+
+
 class Broker(Protocol):
     """A connection to a message broker that keeps itself alive."""
+
+    @property
+    def reactor(self) -> Reactor | None:
+        """None where messages arrive on nobody's thread."""
 
     @property
     def is_connected(self) -> bool: ...

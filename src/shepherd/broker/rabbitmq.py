@@ -49,6 +49,7 @@ from shepherd.broker.port import (
     Message,
     Presence,
     QueueSpec,
+    Reactor,
     ServerInfo,
     Subscription,
 )
@@ -67,6 +68,8 @@ _ECHO_EVERY_S: Final = 5.0
 _ECHO_S: Final = 5.0
 #: One request to the broker.
 _CALL_S: Final = 10.0
+#: What is published.
+_SEND_S: Final = 10.0
 #: What consists of many requests.
 _CALLS_S: Final = 60.0
 #: What a farewell may take before the socket is cut.
@@ -104,6 +107,29 @@ class RabbitBroker(Broker):
     def is_connected(self) -> bool:
         return self._connected.is_set()
 
+    @property
+    def reactor(self) -> Reactor:
+        return self
+
+    def watch(self, descriptor: int, on_ready: Callable[[], None]) -> None:
+        self._thread.watch(descriptor, on_ready)
+
+    def unwatch(self, descriptor: int) -> None:
+        self._thread.unwatch(descriptor)
+
+    def send(
+        self,
+        message: Message,
+        *,
+        on_sent: Callable[[], None],
+        on_settled: Callable[[TransientError | None], None],
+    ) -> None:
+        _check_sizes([message])
+        parcel = Parcel([message])
+        parcel.on_sent = on_sent
+        parcel.on_settled = lambda outcomes: on_settled(outcomes[0])
+        self._begin([parcel], _SEND_S)
+
     def wait_connected(self, *, timeout_s: float) -> bool:
         return self._connected.wait(timeout_s)
 
@@ -126,12 +152,10 @@ class RabbitBroker(Broker):
         self,
         messages: Sequence[Message],
         *,
-        timeout_s: float = 10.0,
+        timeout_s: float = _SEND_S,
         on_sent: Callable[[], None] | None = None,
     ) -> list[TransientError | None]:
-        for message in messages:
-            if len(message.body) > LARGEST_MESSAGE:
-                raise ProtocolError(f"a message for {message.routing_key!r} has {len(message.body)} bytes, too many")
+        _check_sizes(messages)
         until = time.monotonic() + timeout_s
         parcels = [Parcel(chunk) for chunk in chunks(messages)]
         if parcels:
@@ -579,6 +603,12 @@ class _Transport(TransportFactory):
     def cut(self) -> None:
         if self._writer is not None:
             self._writer.transport.abort()
+
+
+def _check_sizes(messages: Sequence[Message]) -> None:
+    for message in messages:
+        if len(message.body) > LARGEST_MESSAGE:
+            raise ProtocolError(f"a message for {message.routing_key!r} has {len(message.body)} bytes, too many")
 
 
 def _with_defaults(url: URL, *, name: str) -> URL:

@@ -13,7 +13,7 @@ from shepherd.publisher.stored_object import copy_object
 from shepherd.store.key import segment
 from shepherd.store.port import Store
 from shepherd.wire.value import ClaimCheck
-from shepherd.worker.media import BYTES, media_type_of
+from shepherd.wire.media import BYTES, media_type_of
 
 
 class Fetcher:

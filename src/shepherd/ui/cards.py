@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 from shepherd.errors import ConflictError, NotFoundError
 from shepherd.pipelines import queries
 from shepherd.ui.access import logged_in
-from shepherd.worker.media import PARQUET
+from shepherd.wire.media import PARQUET
 
 _FORMS = (("CSV", "csv"), ("JSON", "json"), ("Parquet", "parquet"), ("Excel", "xlsx"))
 #: What a browser draws without running anything in it.

@@ -18,7 +18,7 @@ from shepherd.wire.value import ClaimCheck, Value
 from shepherd.worker import card_table
 from shepherd.worker.desk import Desk
 from shepherd.worker.failure import printable
-from shepherd.worker.media import CSV, FOLDER, JSON, PARQUET, TSV, kind_of
+from shepherd.wire.media import CSV, FOLDER, JSON, PARQUET, TSV, kind_of
 from shepherd.worker.pixels import pixels
 from shepherd.worker.tabulate import glance
 

@@ -26,7 +26,7 @@ from shepherd.worker.leaves import (
     frame_decoder,
     json_of,
 )
-from shepherd.worker.media import kind_of
+from shepherd.wire.media import kind_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -32,16 +33,30 @@ _NO_LINES: Final = b'"log_lines":0}'
 _LIMIT_FIELD: Final = b'"run_timeout_s"'
 
 
+@dataclass(slots=True)
+class Begun:
+    """An attempt that a child has."""
+
+    attempt: Attempt
+    #: When it was given to the child, by the monotonic clock.
+    at: float
+    #: What the child has said of it.
+    heard: list[Event] = field(default_factory=list)
+
+
 class Execution:
     """For the slot's thread only."""
 
-    def __init__(self, around: Surroundings, attempt: Attempt, child: ChildProcess, intake: Intake) -> None:
+    def __init__(self, around: Surroundings, begun: Begun, child: ChildProcess, intake: Intake) -> None:
+        attempt = begun.attempt
         self._around = around
         self._attempt = attempt
         self._child = child
         self._intake = intake
         self._logbook = Logbook(token=attempt.token, worker=around.worker)
-        self._began = time.monotonic()
+        self._began = begun.at
+        #: What was heard of it by others.
+        self._heard = begun.heard
         self._started_at = self._began + STARTED_AFTER_S
         self._claim_at = self._began + around.hold_s if attempt.token else math.inf
         self._limit_s = _limit_s(attempt.delivery.body)
@@ -57,7 +72,7 @@ class Execution:
         if isinstance(final, Frame) and final.kind is FrameKind.RESULT:
             if self._around.sight.trouble and self._around.sight.is_needed_by(final.payload, "result"):
                 return self._said(self._refusal(_unseen(self._around.sight.trouble)))
-            return self._said(self._reply(_with_log_lines(final.payload, self._logbook.count)))
+            return self._said(finished(final.payload, log_lines=self._logbook.count))
         match cause:
             case Cause.WITHDRAWN:
                 return self._said(withdrawn(self._attempt, worker=self._around.worker))
@@ -81,7 +96,7 @@ class Execution:
     def _last_word(self) -> Frame | Exited:
         """Return the child's last word; its lines go into the logbook on the way."""
         while True:
-            events = self._child.receive(wait_s=self._wait_s())
+            events, self._heard = self._heard or self._child.receive(wait_s=self._wait_s()), []
             final = _noted(events, self._logbook)
             if final is not None:
                 _noted(self._child.drained() if isinstance(final, Frame) else [], self._logbook)
@@ -165,10 +180,19 @@ class Execution:
             is_lost=is_lost,
             log_lines=self._logbook.count,
         )
-        return self._reply(reply.to_bytes())
+        return _finished(reply.to_bytes())
 
-    def _reply(self, body: bytes) -> Message:
-        return Message(routing_key=REPLIES, body=body, type="finished")
+
+def finished(child_says: bytes, *, log_lines: int) -> Message:
+    """Return the reply that a child made, with its last field filled in; only the supervisor counts the lines."""
+    assert child_says.endswith(_NO_LINES)
+    if log_lines:
+        return _finished(b'%b"log_lines":%d}' % (child_says[: -len(_NO_LINES)], log_lines))
+    return _finished(child_says)
+
+
+def _finished(reply: bytes) -> Message:
+    return Message(routing_key=REPLIES, body=reply, type="finished")
 
 
 def claimed(attempt: Attempt, *, worker: str) -> Message:
@@ -185,7 +209,7 @@ def unseen(attempt: Attempt, *, worker: str, why: str) -> Message:
     """Return the answer to an attempt that nobody could begin here."""
     now = datetime.now(UTC)
     reply = Finished(token=attempt.token, worker=worker, at=now, elapsed_s=0.0, error=_unseen(why))
-    return Message(routing_key=REPLIES, body=reply.to_bytes(), type="finished")
+    return _finished(reply.to_bytes())
 
 
 def _unseen(why: str) -> TaskError:
@@ -201,10 +225,15 @@ def say(event: Event) -> None:
         logger.info("child.says", extra={"text": parse_line(event.payload).text})
 
 
+def may_have_limit(body: bytes) -> bool:
+    # Most have none, and a supervisor reads no bodies.
+    return _LIMIT_FIELD in body
+
+
 def _limit_s(body: bytes) -> float:
     """Return after how many seconds the attempt is to be ended."""
-    # Most have none, and a supervisor reads no bodies; what can't be read is the child's to say.
-    if _LIMIT_FIELD in body:
+    # What can't be read is the child's to say.
+    if may_have_limit(body):
         with suppress(ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             limit = json.loads(body).get("run_timeout_s")
             return math.inf if limit is None else float(limit)
@@ -223,9 +252,3 @@ def _noted(events: list[Event], logbook: Logbook) -> Frame | Exited | None:
         else:
             return event
     return None
-
-
-def _with_log_lines(reply: bytes, count: int) -> bytes:
-    """Return the reply with its last field filled in; only the supervisor counts the lines."""
-    assert reply.endswith(_NO_LINES)
-    return reply if count == 0 else b'%b"log_lines":%d}' % (reply[: -len(_NO_LINES)], count)

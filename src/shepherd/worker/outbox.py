@@ -59,14 +59,15 @@ class Outbox:
         *,
         on_sent: Callable[[], None] | None = None,
         on_waiting: Callable[[], None] | None = None,
+        is_late: bool = False,
     ) -> bool:
         """Send these, and return True when the last one is confirmed; False when the worker ends first.
 
         `on_sent` is called when they are on their way, if that can be at once, as `Broker.publish` says; `on_waiting`,
-        once, if the broker doesn't confirm at once.
+        once, if the broker doesn't confirm at once, or hasn't already (`is_late`).
         """
         # From the slot's own thread: one that sends for all would let each wait for the confirms of the others.
-        if self._is_empty() and not any(self._published(messages, on_sent=on_sent)):
+        if not is_late and self.is_empty and not any(self._published(messages, on_sent=on_sent)):
             return True
         if on_waiting is not None:
             on_waiting()
@@ -86,7 +87,9 @@ class Outbox:
             self._changed.notify_all()
         self._thread.join(wait_s)
 
-    def _is_empty(self) -> bool:
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits here that something else might overtake."""
         with self._changed:
             return not (self._waiting or self._is_sending or self._is_closed)
 

@@ -50,7 +50,7 @@ Event = Frame | OutputLine | Exited
 
 
 class ChildProcess:
-    """One child. To be used by one thread; only `kill` may be called from another."""
+    """One child. To be used by one thread at a time; only `kill` may be called by any."""
 
     def __init__(
         self, command: Sequence[str], setup: ChildSetup, *, environ: Mapping[str, str], family: Family
@@ -108,6 +108,16 @@ class ChildProcess:
     @property
     def is_alive(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def descriptor(self) -> int:
+        """Of the socket, where its words come from, and its end."""
+        return self._socket.fileno()
+
+    @property
+    def is_in_a_line(self) -> bool:
+        """Whether a line that was begun, around Python's own streams, has no end yet."""
+        return any(lines.is_begun for lines in self._outputs.values())
 
     def send(self, kind: FrameKind, payload: bytes = b"") -> bool:
         """Return False when the child is gone; then it has executed nothing of this."""
@@ -231,6 +241,10 @@ class _Lines:
         self._level = level
         self._mask = mask
         self._begun = b""
+
+    @property
+    def is_begun(self) -> bool:
+        return bool(self._begun)
 
     def feed(self, chunk: bytes) -> Iterator[OutputLine]:
         *lines, self._begun = (self._begun + chunk).split(b"\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from shepherd.wire.value import ClaimCheck
-from shepherd.worker.media import (
+from shepherd.wire.media import (
     BYTES,
     CSV,
     GEOJSON,

@@ -35,12 +35,15 @@ class Replies:
             self._send_kept([], kept)
         self._spool.probe()
 
-    def give(self, attempt: Attempt, messages: Sequence[Message], *, ack: Callable[[], None]) -> None:
+    def give(
+        self, attempt: Attempt, messages: Sequence[Message], *, ack: Callable[[], None], is_late: bool = False
+    ) -> None:
         """Send the messages, the last of which is the reply, and have the delivery acked behind it.
 
-        It isn't acked when the worker ends before the reply could be sent. `ack` is called by whatever thread sends, and
-        perhaps again; it must neither wait nor raise. This returns when the broker has confirmed the reply or, if the
-        attempt is claimed, when the reply is on disk, and the attempt stays in hand until the confirm.
+        It isn't acked when the worker ends before the reply could be sent. `ack` is called by whatever thread sends,
+        and perhaps again; it must neither wait nor raise. This returns when the broker has confirmed the reply or, if
+        the attempt is claimed, when the reply is on disk; then the attempt stays in hand until the confirm.
+        `is_late` says that they were sent before, and not confirmed.
         """
         reply = messages[-1]
         if attempt.is_claimed and (kept := self._spool.put(attempt.token, reply.body)) is not None:
@@ -48,15 +51,17 @@ class Replies:
             self._send_kept(messages[:-1], kept)
             ack()
         else:
-            self._deliver(attempt, messages, ack)
+            self._deliver(attempt, messages, ack, is_late=is_late)
 
-    def _deliver(self, attempt: Attempt, messages: Sequence[Message], ack: Callable[[], None]) -> None:
+    def _deliver(
+        self, attempt: Attempt, messages: Sequence[Message], ack: Callable[[], None], *, is_late: bool
+    ) -> None:
         reply, kept = messages[-1], list[Kept | None]()
         # A young attempt is acked on the connection of its reply, after it: the broker that knows of the one has the
         # other. Only one that dies at this moment, together with this worker, can lose it; then it is executed again.
         # Worth the disk's time only when the reply has to wait.
         keep = partial(self._keep_waiting, attempt, reply, kept)
-        if self._outbox.deliver(messages, on_sent=ack, on_waiting=keep):
+        if self._outbox.deliver(messages, on_sent=ack, on_waiting=keep, is_late=is_late):
             ack()
             for entry in filter(None, kept):
                 self._spool.remove(entry)

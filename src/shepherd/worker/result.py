@@ -14,7 +14,7 @@ from shepherd.wire.document import DOCUMENT, Fields, Items, Node, to_document
 from shepherd.wire.value import INLINE_LIMIT, NOTHING, Inline, Value
 from shepherd.worker import folders, tables
 from shepherd.worker.desk import Desk
-from shepherd.worker.media import BYTES, FOLDER, JSON, PARQUET, TEXT, media_type_of
+from shepherd.wire.media import BYTES, FOLDER, JSON, PARQUET, TEXT, media_type_of
 from shepherd.worker.untouched import write_with_untouched
 
 logger = logging.getLogger(__name__)

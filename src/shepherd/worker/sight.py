@@ -44,6 +44,11 @@ class Sight:
         return self._trouble
 
     @property
+    def is_looking(self) -> bool:
+        """Whether `wait_known` would wait."""
+        return self._wanted is not None and not self._trouble
+
+    @property
     def pause_s(self) -> float:
         """For how many seconds nothing is to be taken, so that others get what was handed back."""
         return max(0.0, self._pausing_until - self._now())

@@ -2,8 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from shepherd.broker.port import Delivery, Intake, Message
@@ -11,9 +12,10 @@ from shepherd.broker.topology import task_queue
 from shepherd.errors import BrokerUnavailableError
 from shepherd.wire.manifest import TaskOffer
 from shepherd.worker.attempt import Attempt
-from shepherd.worker.execution import Execution, claimed, say, unseen, withdrawn
+from shepherd.worker.execution import Begun, Execution, claimed, say, unseen, withdrawn
 from shepherd.worker.pipe import Frame, FrameKind
 from shepherd.worker.process import ChildProcess, Exited
+from shepherd.worker.sprint import Sprint
 from shepherd.worker.surroundings import Surroundings
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ class Slot:
         self._child: ChildProcess | None = None
         self._intake: Intake | None = None
         self._queues: tuple[str, ...] = ()
+        #: With the intake, where there is a reactor.
+        self._sprint: Sprint | None = None
         self._pause_s = 0.0
         self._is_resting = False
         self._is_busy = False
@@ -44,11 +48,11 @@ class Slot:
 
     @property
     def is_busy(self) -> bool:
-        return self._is_busy
+        return self._is_busy or (self._sprint is not None and self._sprint.is_busy)
 
     @property
     def is_free(self) -> bool:
-        return self._intake is not None and not (self._is_busy or self._is_resting)
+        return self._intake is not None and not (self.is_busy or self._is_resting)
 
     @property
     def idle_s(self) -> float:
@@ -62,9 +66,14 @@ class Slot:
             except Exception:  # a daemon's loop: logs, backs off, goes on
                 logger.exception("slot.failed", extra={"slot": self._number})
                 self._around.stopping.wait(_FIRST_PAUSE_S)
-        self._close()
+        try:
+            self._end_sprint()
+        finally:
+            self._close()
 
     def _step(self) -> None:
+        if self._sprint is not None and self._go_on_from(self._sprint):
+            return
         child = self._ready_child()
         if child is None or self._intake is None:
             return
@@ -72,13 +81,53 @@ class Slot:
         if self._is_resting:
             self._rest(self._intake)
             return
-        delivery = self._intake.take(wait_s=_TAKE_S)
+        delivery = self._take(child, self._intake)
         if delivery is None:
-            self._overhear(child)
-        elif self._may_begin():
+            return
+        if self._may_begin():
             self._handle(delivery, self._intake)
         else:
             self._intake.release(delivery)
+
+    def _take(self, child: ChildProcess, intake: Intake) -> Delivery | None:
+        """Return what comes for this thread, which has the child to itself then."""
+        if self._sprint is not None:
+            self._sprint.arm(child)
+        delivery = intake.take(wait_s=_TAKE_S)
+        if delivery is None:
+            self._overhear(child)
+        elif self._sprint is not None:
+            # What came while this thread had the child may still be taken.
+            if self._sprint.takes(delivery):
+                return None
+            self._end_sprint()
+        return delivery
+
+    def _go_on_from(self, sprint: Sprint) -> bool:
+        """Do what the sprint left to this thread; False if that was nothing."""
+        begun = sprint.left()
+        if begun is not None:
+            self._execute(begun)
+        elif sprint.is_late:
+            self._send_unsaid(sprint)
+        return begun is not None
+
+    def _end_sprint(self) -> None:
+        """Have the child for this thread, and nothing left of what the sprint has begun."""
+        if self._sprint is None:
+            return
+        begun = self._sprint.disarm()
+        if begun is not None:
+            self._execute(begun)
+        self._send_unsaid(self._sprint)
+
+    def _send_unsaid(self, sprint: Sprint) -> None:
+        unsaid = sprint.unsaid()
+        if unsaid is not None:
+            try:
+                self._give(unsaid.attempt, [unsaid.reply], is_late=True)
+            finally:
+                self._around.hands.let_go(unsaid.attempt)
 
     def _must_rest(self) -> bool:
         around = self._around
@@ -103,12 +152,29 @@ class Slot:
 
     def _handle(self, delivery: Delivery, intake: Intake) -> None:
         attempt = Attempt(delivery)
-        self._is_busy = True
-        try:
+        with self._busy_with(attempt, intake):
             if self._around.hands.take(attempt):
                 self._answer(attempt, intake)
             else:
                 self._join(attempt, intake)
+
+    def _execute(self, begun: Begun) -> None:
+        """Go on with what the child was given by the sprint."""
+        assert self._intake is not None
+        assert self._child is not None
+        with self._busy_with(begun.attempt, self._intake):
+            if self._sprint is not None:
+                # Its confirm can't be waited for while this one runs for hours.
+                self._send_unsaid(self._sprint)
+            messages = Execution(self._around, begun, self._child, self._intake).run()
+            if messages:
+                self._reply(begun.attempt, messages, self._intake)
+
+    @contextmanager
+    def _busy_with(self, attempt: Attempt, intake: Intake) -> Iterator[None]:
+        self._is_busy = True
+        try:
+            yield
         except Exception:
             self._give_up(attempt, intake)
             raise
@@ -133,7 +199,7 @@ class Slot:
                 return
             messages = [unseen(attempt, worker=self._around.worker, why=self._around.sight.trouble)]
         elif (child := self._child_with(attempt)) is not None:
-            messages = Execution(self._around, attempt, child, intake).run()
+            messages = Execution(self._around, Begun(attempt, time.monotonic()), child, intake).run()
         else:
             intake.release(attempt.delivery)
             return
@@ -159,19 +225,25 @@ class Slot:
         return True
 
     def _reply(self, attempt: Attempt, messages: Sequence[Message], intake: Intake) -> None:
-        def ack() -> None:
-            if not attempt.is_acked:
-                attempt.is_acked = True
-                intake.ack(attempt.delivery, goes_on=True)
-
         has_child = self._child is not None and not self._child.has_ended
         if self._around.stopping.is_set() or self._must_rest() or not has_child:
             # The ack would bring the next one, only to be given back, which the broker counts.
             with suppress(BrokerUnavailableError):
                 intake.pause()
+        self._give(attempt, messages)
+
+    def _give(self, attempt: Attempt, messages: Sequence[Message], *, is_late: bool = False) -> None:
+        intake = self._intake
+        assert intake is not None
+
+        def ack() -> None:
+            if not attempt.is_acked:
+                attempt.is_acked = True
+                intake.ack(attempt.delivery, goes_on=True)
+
         # The reply first, then the ack: a crash between the two repeats an attempt, the other order could lose a reply.
         # By whoever sends it: until this thread hears of the confirm, the next task can be here.
-        self._around.replies.give(attempt, messages, ack=ack)
+        self._around.replies.give(attempt, messages, ack=ack, is_late=is_late)
 
     def _join(self, again: Attempt, intake: Intake) -> None:
         """Settle a delivery of what is in hand already: it was published twice, or its connection broke.
@@ -202,6 +274,8 @@ class Slot:
         """Return a child that waits for a task; None when there is none and a pause was made."""
         if self._child is not None and self._child.is_alive:
             return self._child
+        if not self._is_busy:
+            self._end_sprint()
         self._drop_child()
         if self._intake is not None and not self._is_busy:
             # What came with the last ack must not wait for a child that may never start.
@@ -240,11 +314,18 @@ class Slot:
         if self._intake is not None:
             self._intake.close()
         self._intake, self._queues = self._around.broker.intake(queues), queues
+        if self._around.broker.reactor is not None:
+            self._sprint = Sprint(self._around, self._around.broker.reactor, self._intake, must_rest=self._must_rest)
 
     def _overhear(self, child: ChildProcess) -> None:
         """Pass on what is said between two tasks, so that no pipe fills up; it belongs to no attempt."""
-        for event in child.receive(wait_s=0):
-            say(event)
+        if self._sprint is not None:
+            if self._sprint.is_busy:
+                return
+            self._end_sprint()
+        if not child.has_ended:
+            for event in child.receive(wait_s=0):
+                say(event)
 
     def _drop_child(self) -> None:
         if self._child is not None:

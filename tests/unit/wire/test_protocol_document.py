@@ -20,7 +20,7 @@ from shepherd.wire.envelope import TaskEnvelope, parse_reply
 from shepherd.wire.fields import VERSION, parse_kind
 from shepherd.wire.logs import LogLines
 from shepherd.wire.manifest import Manifest
-from shepherd.worker.media import FOLDER
+from shepherd.wire.media import FOLDER
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^### (\w+)\n(.*?)(?=^##)", DOCUMENT, re.MULTILINE | re.DOTALL)

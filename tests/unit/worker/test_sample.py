@@ -16,7 +16,7 @@ from shepherd.wire.value import ClaimCheck
 from shepherd.worker import result
 from shepherd.worker.data import data_type
 from shepherd.worker.desk import Desk
-from shepherd.worker.media import media_type_of
+from shepherd.wire.media import media_type_of
 from shepherd.worker.sample import cut
 
 
