@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from shepherd.store import open_store
+from shepherd.wire.media import media_type_of
 from shepherd.worker.data import data_type
 from shepherd.worker.desk import Desk
-from shepherd.wire.media import media_type_of
 
 
 def _folder(package: str, inside: str) -> Path:

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from shepherd.errors import NotAcceptableError, TaskFailedError
 from shepherd.wire.document import DOCUMENT
+from shepherd.wire.media import CSV, JSON, NDJSON, PARQUET, TSV, XLS, XLSX
 from shepherd.wire.value import ClaimCheck, Inline, Value
 from shepherd.worker import tables
 from shepherd.worker.desk import Desk
-from shepherd.wire.media import CSV, JSON, NDJSON, PARQUET, TSV, XLS, XLSX
 from shepherd.worker.recognise import kind_of_file, stated_kind
 from shepherd.worker.sample import cut
 from shepherd.worker.tabulate import as_parquet

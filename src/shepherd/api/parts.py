@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from shepherd.errors import NotFoundError, ProtocolError, StoreUnavailableError
 from shepherd.wire.document import DOCUMENT, Fields, Items, Node, parse_document
-from shepherd.wire.value import ClaimCheck, Inline, Value
 from shepherd.wire.media import kind_of
+from shepherd.wire.value import ClaimCheck, Inline, Value
 
 
 def part_of(value: Value, pointer: str, read: Callable[[ClaimCheck], bytes]) -> Value:

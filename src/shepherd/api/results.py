@@ -24,11 +24,11 @@ from shepherd.pipelines import queries
 from shepherd.store import open_store
 from shepherd.store.key import segment
 from shepherd.wire import strict_json
+from shepherd.wire.media import BYTES
 from shepherd.wire.value import ClaimCheck, Inline, Value
 from shepherd.worker import tables
 from shepherd.worker.card import shape
 from shepherd.worker.desk import Desk
-from shepherd.wire.media import BYTES
 
 router = Router(auth=[BearerToken(), Session()])
 

@@ -12,8 +12,8 @@ from shepherd.publisher.local_file import copy_file
 from shepherd.publisher.stored_object import copy_object
 from shepherd.store.key import segment
 from shepherd.store.port import Store
-from shepherd.wire.value import ClaimCheck
 from shepherd.wire.media import BYTES, media_type_of
+from shepherd.wire.value import ClaimCheck
 
 
 class Fetcher:

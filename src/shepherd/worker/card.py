@@ -14,11 +14,11 @@ from shepherd.errors import TaskFailedError
 from shepherd.wire import strict_json
 from shepherd.wire.card import CARD_LIMIT
 from shepherd.wire.document import DOCUMENT, Fields, Items, parse_document
+from shepherd.wire.media import CSV, FOLDER, JSON, PARQUET, TSV, kind_of
 from shepherd.wire.value import ClaimCheck, Value
 from shepherd.worker import card_table
 from shepherd.worker.desk import Desk
 from shepherd.worker.failure import printable
-from shepherd.wire.media import CSV, FOLDER, JSON, PARQUET, TSV, kind_of
 from shepherd.worker.pixels import pixels
 from shepherd.worker.tabulate import glance
 

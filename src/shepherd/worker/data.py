@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from shepherd.errors import InvalidInputError, ProtocolError, TaskFailedError
 from shepherd.wire.document import DOCUMENT, Fields, Items, Node, parse_document
+from shepherd.wire.media import kind_of
 from shepherd.wire.value import ClaimCheck, Inline, Value
 from shepherd.worker import tables
 from shepherd.worker.context import context_type
@@ -26,7 +27,6 @@ from shepherd.worker.leaves import (
     frame_decoder,
     json_of,
 )
-from shepherd.wire.media import kind_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

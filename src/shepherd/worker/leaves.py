@@ -8,11 +8,11 @@ from typing import Any, Final
 from shepherd.errors import TaskFailedError
 from shepherd.wire import strict_json
 from shepherd.wire.document import Fields, Items, Node
+from shepherd.wire.media import FOLDER, JSON, PARQUET, kind_of
 from shepherd.wire.value import ClaimCheck, Inline
 from shepherd.worker import folders, tables
 from shepherd.worker.desk import Desk
 from shepherd.worker.json_tables import table_of
-from shepherd.wire.media import FOLDER, JSON, PARQUET, kind_of
 from shepherd.worker.tabulate import as_parquet
 
 #: Raises TaskFailedError `invalid_data` for what can't become it, and what a `Store` raises.

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from shepherd.wire.value import ClaimCheck
 from shepherd.wire.media import (
     BYTES,
     CSV,
@@ -24,6 +23,7 @@ from shepherd.wire.media import (
     ZIP,
     kind_of,
 )
+from shepherd.wire.value import ClaimCheck
 
 _HEAD: Final = 64 * 1024
 _CHUNK: Final = 1024 * 1024

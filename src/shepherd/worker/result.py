@@ -11,10 +11,10 @@ import msgspec
 from shepherd.errors import TaskFailedError
 from shepherd.wire import strict_json
 from shepherd.wire.document import DOCUMENT, Fields, Items, Node, to_document
+from shepherd.wire.media import BYTES, FOLDER, JSON, PARQUET, TEXT, media_type_of
 from shepherd.wire.value import INLINE_LIMIT, NOTHING, Inline, Value
 from shepherd.worker import folders, tables
 from shepherd.worker.desk import Desk
-from shepherd.wire.media import BYTES, FOLDER, JSON, PARQUET, TEXT, media_type_of
 from shepherd.worker.untouched import write_with_untouched
 
 logger = logging.getLogger(__name__)

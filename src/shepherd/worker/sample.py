@@ -11,11 +11,11 @@ from typing import Final
 
 from shepherd.errors import TaskFailedError
 from shepherd.wire import strict_json
+from shepherd.wire.media import CSV, JSON, NDJSON, PARQUET, TSV, XLS
 from shepherd.wire.value import ClaimCheck, Value
 from shepherd.worker import tables
 from shepherd.worker.delimited import layout_of
 from shepherd.worker.desk import Desk
-from shepherd.wire.media import CSV, JSON, NDJSON, PARQUET, TSV, XLS
 from shepherd.worker.recognise import kind_of_file, stated_kind, wide_encoding_of
 
 #: In characters: what is never closed isn't held until the end of the file.

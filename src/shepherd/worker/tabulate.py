@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from shepherd.errors import TaskFailedError
+from shepherd.wire.media import BYTES, CSV, GEOJSON, GZIP, HTML, JSON, NDJSON, PARQUET, TSV, XLS, XLSX, XML
 from shepherd.wire.value import ClaimCheck
 from shepherd.worker.delimited import csv_to_parquet
 from shepherd.worker.desk import Desk
 from shepherd.worker.json_tables import json_to_parquet, ndjson_to_parquet
-from shepherd.wire.media import BYTES, CSV, GEOJSON, GZIP, HTML, JSON, NDJSON, PARQUET, TSV, XLS, XLSX, XML
 from shepherd.worker.recognise import encoding_of, kind_of_file
 from shepherd.worker.sample import cut_file
 from shepherd.worker.tables import write_polars

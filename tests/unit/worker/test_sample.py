@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 
 from shepherd.store.memory import MemoryStore
+from shepherd.wire.media import media_type_of
 from shepherd.wire.value import ClaimCheck
 from shepherd.worker import result
 from shepherd.worker.data import data_type
 from shepherd.worker.desk import Desk
-from shepherd.wire.media import media_type_of
 from shepherd.worker.sample import cut
 
 

@@ -17,11 +17,11 @@ from shepherd.errors import TaskFailedError
 from shepherd.store.folder import FolderStore
 from shepherd.store.memory import MemoryStore
 from shepherd.wire.document import DOCUMENT
+from shepherd.wire.media import FOLDER, PARQUET
 from shepherd.wire.value import ClaimCheck, Inline, Value
 from shepherd.worker import result
 from shepherd.worker.data import DataType, data_type, local_path_type
 from shepherd.worker.desk import Desk
-from shepherd.wire.media import FOLDER, PARQUET
 
 ROWS = {"a": [3, 1, 2], "b": ["x", None, "ä"]}
 
