@@ -5,8 +5,8 @@ import gc
 import os
 import sys
 
-#: Python's own is 700, which has it look for garbage hundreds of times among what is imported, and stays: a sixth of the
-#: time in which a Task Publisher starts.
+#: Python's own 700 has it look for garbage hundreds of times among what is imported, and stays: a sixth of the time in
+#: which a Task Publisher starts.
 _ALLOCATED_BEFORE_A_LOOK = 50_000
 
 

@@ -260,7 +260,7 @@ class Session:
             return None
         if isinstance(data, Handle):
             return data.value
-        # Not at the top: a tenth of the time in which a Task Publisher starts, also where no publisher hands anything on.
+        # Not at the top: a tenth of the time in which a Task Publisher starts, for what few publishers do.
         from shepherd.worker.desk import Desk, desk_prefix
         from shepherd.worker.result import encode
 
