@@ -88,7 +88,12 @@ class LoopThread:
 
     def watch(self, descriptor: int, on_ready: Callable[[], None]) -> None:
         """Call back on the loop whenever there is something to read, or the other end is closed."""
-        self.post(self._loop.add_reader, descriptor, on_ready)
+        self.post(self._watch, descriptor, on_ready)
+
+    def _watch(self, descriptor: int, on_ready: Callable[[], None]) -> None:
+        # A number is used again; what was watched under it isn't watched anew by itself.
+        self._loop.remove_reader(descriptor)
+        self._loop.add_reader(descriptor, on_ready)
 
     def unwatch(self, descriptor: int) -> None:
         """Call back no more; when this returns, the descriptor may be closed."""

@@ -48,6 +48,14 @@ class Attempt:
             if self._kill is not None:
                 self._kill()
 
+    def is_over_at_once(self) -> bool:
+        """Let nothing end it any more, as `over` does, unless that would have to wait for what is just ending it."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        self._is_over = True
+        self._lock.release()
+        return True
+
     def over(self) -> Cause | None:
         """Let nothing end it any more, and return what did."""
         with self._lock:

@@ -42,6 +42,8 @@ class Begun:
     at: float
     #: What the child has said of it.
     heard: list[Event] = field(default_factory=list)
+    #: Why not all of that is known.
+    failure: Exception | None = None
 
 
 class Execution:

@@ -59,20 +59,19 @@ class Outbox:
         *,
         on_sent: Callable[[], None] | None = None,
         on_waiting: Callable[[], None] | None = None,
-        is_late: bool = False,
     ) -> bool:
         """Send these, and return True when the last one is confirmed; False when the worker ends first.
 
         `on_sent` is called when they are on their way, if that can be at once, as `Broker.publish` says; `on_waiting`,
-        once, if the broker doesn't confirm at once, or hasn't already (`is_late`).
+        once, if the broker doesn't confirm at once.
         """
         # From the slot's own thread: one that sends for all would let each wait for the confirms of the others.
-        if not is_late and self.is_empty and not any(self._published(messages, on_sent=on_sent)):
+        if self.is_empty and not any(self._published(messages, on_sent=on_sent)):
             return True
-        if on_waiting is not None:
-            on_waiting()
         is_confirmed = threading.Event()
         self.post(messages, on_confirmed=is_confirmed.set)
+        if on_waiting is not None:
+            on_waiting()
         patience_s = LAST_WORDS_S
         while not is_confirmed.wait(_LOOK_S):
             patience_s -= _LOOK_S if self._stopping.is_set() else 0

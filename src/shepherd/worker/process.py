@@ -56,7 +56,8 @@ class ChildProcess:
         self, command: Sequence[str], setup: ChildSetup, *, environ: Mapping[str, str], family: Family
     ) -> None:
         ours, theirs = socket.socketpair()
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_HOLDS)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_HOLDS)
         lifeline, self._lifeline = os.pipe()
         with theirs, os.fdopen(lifeline, "rb"):
             told = replace(setup, descriptor=theirs.fileno(), lifeline=lifeline).to_text()
@@ -82,6 +83,7 @@ class ChildProcess:
         self.is_muted = False
         self._frames = FrameReader()
         self._is_closed = False
+        self._is_gone = False
         #: Of the secrets that may come out of it. Those of the environment from the beginning: the author's file may
         #: print that while it is imported.
         self._mask = Mask()
@@ -107,28 +109,36 @@ class ChildProcess:
 
     @property
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        """Whether it can be spoken to: its process may go on without its socket."""
+        return not self._is_closed and self._process.poll() is None
 
     @property
     def descriptor(self) -> int:
         """Of the socket, where its words come from, and its end."""
         return self._socket.fileno()
 
-    @property
-    def is_in_a_line(self) -> bool:
-        """Whether a line that was begun, around Python's own streams, has no end yet."""
-        return any(lines.is_begun for lines in self._outputs.values())
-
     def send(self, kind: FrameKind, payload: bytes = b"") -> bool:
         """Return False when the child is gone; then it has executed nothing of this."""
         try:
             self._socket.sendall(packed(kind, payload))
         except OSError:
+            self._is_closed = True
             return False
         return True
 
     def receive(self, *, wait_s: float) -> list[Event]:
-        """Return what the child said, or nothing after `wait_s` seconds; `Exited` is the last that ever comes."""
+        """Return what the child said, or nothing after `wait_s` seconds; `Exited` is the last that ever comes.
+
+        Before that one, the process is ended, which takes seconds if it doesn't end by itself.
+        """
+        events = self.heard(wait_s=wait_s)
+        if self._is_closed and not self._is_gone:
+            self._is_gone = True
+            events += self._end()
+        return events
+
+    def heard(self, *, wait_s: float = 0) -> list[Event]:
+        """Return the same as `receive` but for `Exited`: `has_ended` says that it would be the next."""
         ready = [descriptor for descriptor, _ in self._poll.poll(wait_s * 1000)]
         # The outputs first: what was written before the reply belongs to it.
         written = {descriptor: self._read_output(descriptor) for descriptor in self._outputs if descriptor in ready}
@@ -137,10 +147,7 @@ class ChildProcess:
         events: list[Event] = []
         for descriptor, chunk in written.items():
             events += self._lines(descriptor, chunk)
-        events += said
-        if self._is_closed:
-            events += self._end()
-        return events
+        return events + said
 
     def drained(self) -> list[Event]:
         """Return what stands in the output pipes now, including lines without an end."""
@@ -241,10 +248,6 @@ class _Lines:
         self._level = level
         self._mask = mask
         self._begun = b""
-
-    @property
-    def is_begun(self) -> bool:
-        return bool(self._begun)
 
     def feed(self, chunk: bytes) -> Iterator[OutputLine]:
         *lines, self._begun = (self._begun + chunk).split(b"\n")

@@ -36,14 +36,19 @@ class Replies:
         self._spool.probe()
 
     def give(
-        self, attempt: Attempt, messages: Sequence[Message], *, ack: Callable[[], None], is_late: bool = False
+        self,
+        attempt: Attempt,
+        messages: Sequence[Message],
+        *,
+        ack: Callable[[], None],
+        on_waiting: Callable[[], None],
     ) -> None:
         """Send the messages, the last of which is the reply, and have the delivery acked behind it.
 
         It isn't acked when the worker ends before the reply could be sent. `ack` is called by whatever thread sends,
         and perhaps again; it must neither wait nor raise. This returns when the broker has confirmed the reply or, if
         the attempt is claimed, when the reply is on disk; then the attempt stays in hand until the confirm.
-        `is_late` says that they were sent before, and not confirmed.
+        `on_waiting` is called if the broker doesn't confirm at once.
         """
         reply = messages[-1]
         if attempt.is_claimed and (kept := self._spool.put(attempt.token, reply.body)) is not None:
@@ -51,24 +56,49 @@ class Replies:
             self._send_kept(messages[:-1], kept)
             ack()
         else:
-            self._deliver(attempt, messages, ack, is_late=is_late)
+            self._deliver(attempt, messages, ack, on_waiting)
+
+    def give_again(self, attempt: Attempt, reply: Message, *, ack: Callable[[], None]) -> None:
+        """Send a reply that was sent and isn't confirmed, without waiting for its confirm.
+
+        From the disk or, where that takes nothing, as long as this worker lives. The attempt stays in hand until then.
+        """
+        kept = self._spool.put(attempt.token, reply.body)
+        self._hands.keep_reply(attempt.token)
+        if kept is not None:
+            self._send_kept([], kept)
+            ack()
+            return
+
+        def confirmed() -> None:
+            ack()
+            self._hands.drop(attempt.token)
+
+        self._outbox.post([reply], on_confirmed=confirmed)
 
     def _deliver(
-        self, attempt: Attempt, messages: Sequence[Message], ack: Callable[[], None], *, is_late: bool
+        self,
+        attempt: Attempt,
+        messages: Sequence[Message],
+        ack: Callable[[], None],
+        on_waiting: Callable[[], None],
     ) -> None:
         reply, kept = messages[-1], list[Kept | None]()
+
+        def keep() -> None:
+            if attempt.token and reply.routing_key == REPLIES and not attempt.is_claimed:
+                kept.append(self._spool.put(attempt.token, reply.body))
+            on_waiting()
+
         # A young attempt is acked on the connection of its reply, after it: the broker that knows of the one has the
-        # other. Only one that dies at this moment, together with this worker, can lose it; then it is executed again.
-        # Worth the disk's time only when the reply has to wait.
-        keep = partial(self._keep_waiting, attempt, reply, kept)
-        if self._outbox.deliver(messages, on_sent=ack, on_waiting=keep, is_late=is_late):
+        # other. Only one that dies or refuses at this moment, together with this worker's death, can lose it; then it
+        # is executed again. Worth the disk's time only when the reply has to wait.
+        if self._outbox.deliver(messages, on_sent=ack, on_waiting=keep):
             ack()
             for entry in filter(None, kept):
                 self._spool.remove(entry)
-
-    def _keep_waiting(self, attempt: Attempt, reply: Message, kept: list[Kept | None]) -> None:
-        if attempt.token and reply.routing_key == REPLIES and not attempt.is_claimed:
-            kept.append(self._spool.put(attempt.token, reply.body))
+        elif not any(kept):
+            logger.error("reply.lost", extra={"token": attempt.token, "so": "the attempt is executed again"})
 
     def _send_kept(self, before: Sequence[Message], kept: Kept) -> None:
         message = Message(routing_key=REPLIES, body=kept.body, type=parse_kind(kept.body))

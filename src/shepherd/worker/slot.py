@@ -3,18 +3,18 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
 from shepherd.broker.port import Delivery, Intake, Message
 from shepherd.broker.topology import task_queue
 from shepherd.errors import BrokerUnavailableError
-from shepherd.wire.manifest import TaskOffer
 from shepherd.worker.attempt import Attempt
-from shepherd.worker.execution import Begun, Execution, claimed, say, unseen, withdrawn
-from shepherd.worker.pipe import Frame, FrameKind
-from shepherd.worker.process import ChildProcess, Exited
+from shepherd.worker.execution import Begun, Execution, claimed, unseen, withdrawn
+from shepherd.worker.keeper import Keeper
+from shepherd.worker.pipe import FrameKind
+from shepherd.worker.process import ChildProcess
 from shepherd.worker.sprint import Sprint
 from shepherd.worker.surroundings import Surroundings
 
@@ -26,8 +26,8 @@ _TAKE_S: Final = 0.5
 _PAUSED_S: Final = 2 * _TAKE_S
 #: How long a delivery waits for the list of withdrawn attempts before it is given back.
 _LIST_S: Final = 5.0
-_FIRST_PAUSE_S: Final = 1.0
-_LONGEST_PAUSE_S: Final = 60.0
+#: After something went wrong here.
+_PAUSE_S: Final = 1.0
 
 
 class Slot:
@@ -36,12 +36,11 @@ class Slot:
     def __init__(self, number: int, around: Surroundings) -> None:
         self._number = number
         self._around = around
-        self._child: ChildProcess | None = None
+        self._keeper = Keeper(number, around, on_hello=self._listen)
         self._intake: Intake | None = None
         self._queues: tuple[str, ...] = ()
         #: With the intake, where there is a reactor.
         self._sprint: Sprint | None = None
-        self._pause_s = 0.0
         self._is_resting = False
         self._is_busy = False
         self.thread = threading.Thread(target=self._run, name=f"shepherd-slot-{number}", daemon=True)
@@ -65,28 +64,34 @@ class Slot:
                 self._step()
             except Exception:  # a daemon's loop: logs, backs off, goes on
                 logger.exception("slot.failed", extra={"slot": self._number})
-                self._around.stopping.wait(_FIRST_PAUSE_S)
+                self._around.stopping.wait(_PAUSE_S)
         try:
+            self._pause()
             self._end_sprint()
         finally:
             self._close()
 
+    def _pause(self) -> None:
+        """Take nothing more for now, and give back what came unasked."""
+        if self._intake is not None:
+            with suppress(BrokerUnavailableError):
+                self._intake.pause()
+
     def _step(self) -> None:
-        if self._sprint is not None and self._go_on_from(self._sprint):
+        if self._goes_on():
             return
         child = self._ready_child()
         if child is None or self._intake is None:
             return
         self._is_resting = self._must_rest()
         if self._is_resting:
-            self._rest(self._intake)
+            self._end_sprint()
+            self._rest()
             return
         delivery = self._take(child, self._intake)
-        if delivery is None:
-            return
-        if self._may_begin():
+        if delivery is not None and self._may_begin():
             self._handle(delivery, self._intake)
-        else:
+        elif delivery is not None:
             self._intake.release(delivery)
 
     def _take(self, child: ChildProcess, intake: Intake) -> Delivery | None:
@@ -94,49 +99,44 @@ class Slot:
         if self._sprint is not None:
             self._sprint.arm(child)
         delivery = intake.take(wait_s=_TAKE_S)
-        if delivery is None:
-            self._overhear(child)
-        elif self._sprint is not None:
+        if delivery is None and not self.is_busy:
+            self._end_sprint()
+            self._keeper.overhear()
+        elif delivery is not None and self._sprint is not None:
             # What came while this thread had the child may still be taken.
             if self._sprint.takes(delivery):
                 return None
             self._end_sprint()
         return delivery
 
-    def _go_on_from(self, sprint: Sprint) -> bool:
+    def _goes_on(self) -> bool:
         """Do what the sprint left to this thread; False if that was nothing."""
-        begun = sprint.left()
+        begun = self._sprint.left() if self._sprint is not None else None
         if begun is not None:
             self._execute(begun)
-        elif sprint.is_late:
-            self._send_unsaid(sprint)
+        elif self._sprint is not None and self._sprint.is_late:
+            self._send_unsaid()
         return begun is not None
 
     def _end_sprint(self) -> None:
         """Have the child for this thread, and nothing left of what the sprint has begun."""
-        if self._sprint is None:
-            return
-        begun = self._sprint.disarm()
+        begun = self._sprint.disarm() if self._sprint is not None else None
         if begun is not None:
             self._execute(begun)
-        self._send_unsaid(self._sprint)
+        self._send_unsaid()
 
-    def _send_unsaid(self, sprint: Sprint) -> None:
-        unsaid = sprint.unsaid()
-        if unsaid is not None:
-            try:
-                self._give(unsaid.attempt, [unsaid.reply], is_late=True)
-            finally:
-                self._around.hands.let_go(unsaid.attempt)
+    def _send_unsaid(self) -> None:
+        if self._sprint is not None and self._intake is not None and (unsaid := self._sprint.unsaid()) is not None:
+            ack = self._ack_of(unsaid.attempt, self._intake)
+            self._around.replies.give_again(unsaid.attempt, unsaid.reply, ack=ack)
 
     def _must_rest(self) -> bool:
         around = self._around
         return bool(around.replies.trouble) or not around.withdrawn.is_known or around.sight.pause_s > 0
 
-    def _rest(self, intake: Intake) -> None:
+    def _rest(self) -> None:
         """Take nothing for a moment: what was withdrawn isn't known, no reply could be kept, or others are to take."""
-        with suppress(BrokerUnavailableError):
-            intake.pause()
+        self._pause()
         if self._around.replies.trouble:
             self._around.stopping.wait(_TAKE_S)
             self._around.replies.look_after()
@@ -161,12 +161,13 @@ class Slot:
     def _execute(self, begun: Begun) -> None:
         """Go on with what the child was given by the sprint."""
         assert self._intake is not None
-        assert self._child is not None
+        assert self._keeper.child is not None
         with self._busy_with(begun.attempt, self._intake):
-            if self._sprint is not None:
-                # Its confirm can't be waited for while this one runs for hours.
-                self._send_unsaid(self._sprint)
-            messages = Execution(self._around, begun, self._child, self._intake).run()
+            # Nobody looks after the reply before it while this one runs for hours.
+            self._send_unsaid()
+            if begun.failure is not None:
+                raise begun.failure
+            messages = Execution(self._around, begun, self._keeper.child, self._intake).run()
             if messages:
                 self._reply(begun.attempt, messages, self._intake)
 
@@ -186,7 +187,7 @@ class Slot:
         """Leave what went wrong here to others: to the broker or, once it is acked, to its lease."""
         try:
             # First: it may still execute what another worker gets next.
-            self._drop_child()
+            self._keeper.drop()
         finally:
             if not attempt.is_acked:
                 intake.release(attempt.delivery)
@@ -217,33 +218,29 @@ class Slot:
         if not self._around.sight.hand_back(times if isinstance(times, int) else 0, within_s=_PAUSED_S):
             return False
         logger.warning("task.handed_back", extra={"token": attempt.token, "why": self._around.sight.trouble})
-        with suppress(BrokerUnavailableError):
-            intake.pause()
+        self._pause()
         # Our other slots must not get it next.
         self._around.stopping.wait(_PAUSED_S)
         intake.release(attempt.delivery)
         return True
 
     def _reply(self, attempt: Attempt, messages: Sequence[Message], intake: Intake) -> None:
-        has_child = self._child is not None and not self._child.has_ended
+        has_child = self._keeper.child is not None and not self._keeper.child.has_ended
         if self._around.stopping.is_set() or self._must_rest() or not has_child:
             # The ack would bring the next one, only to be given back, which the broker counts.
-            with suppress(BrokerUnavailableError):
-                intake.pause()
-        self._give(attempt, messages)
+            self._pause()
+        # The reply first, then the ack: a crash between the two repeats an attempt, the other order could lose a reply.
+        # By whoever sends it: until this thread hears of the confirm, the next task can be here. While that is waited
+        # for longer, it is for others to take.
+        self._around.replies.give(attempt, messages, ack=self._ack_of(attempt, intake), on_waiting=self._pause)
 
-    def _give(self, attempt: Attempt, messages: Sequence[Message], *, is_late: bool = False) -> None:
-        intake = self._intake
-        assert intake is not None
-
+    def _ack_of(self, attempt: Attempt, intake: Intake) -> Callable[[], None]:
         def ack() -> None:
             if not attempt.is_acked:
                 attempt.is_acked = True
                 intake.ack(attempt.delivery, goes_on=True)
 
-        # The reply first, then the ack: a crash between the two repeats an attempt, the other order could lose a reply.
-        # By whoever sends it: until this thread hears of the confirm, the next task can be here.
-        self._around.replies.give(attempt, messages, ack=ack, is_late=is_late)
+        return ack
 
     def _join(self, again: Attempt, intake: Intake) -> None:
         """Settle a delivery of what is in hand already: it was published twice, or its connection broke.
@@ -261,7 +258,7 @@ class Slot:
 
     def _child_with(self, attempt: Attempt) -> ChildProcess | None:
         """Return the child that has the delivery, or None when none could be started."""
-        child = self._child
+        child = self._keeper.child
         while child is not None:
             if not attempt.begin(child.kill):
                 return None
@@ -272,42 +269,19 @@ class Slot:
 
     def _ready_child(self) -> ChildProcess | None:
         """Return a child that waits for a task; None when there is none and a pause was made."""
-        if self._child is not None and self._child.is_alive:
-            return self._child
+        child = self._keeper.child
+        if child is not None and child.is_alive:
+            return child
         if not self._is_busy:
             self._end_sprint()
-        self._drop_child()
-        if self._intake is not None and not self._is_busy:
+            self._keeper.overhear()
             # What came with the last ack must not wait for a child that may never start.
-            with suppress(BrokerUnavailableError):
-                self._intake.pause()
-        self._child = self._around.start_child()
-        ended = self._until_hello(self._child)
-        if ended is None:
-            self._pause_s = 0.0
-            return self._child
-        self._drop_child()
-        if self._around.stopping.is_set():
-            return None
-        self._pause_s = min(_LONGEST_PAUSE_S, max(_FIRST_PAUSE_S, self._pause_s * 2))
-        logger.error("child.not_started", extra={"slot": self._number, "why": ended, "again_in_s": self._pause_s})
-        self._around.stopping.wait(self._pause_s)
-        return None
+            self._pause()
+        return self._keeper.start()
 
-    def _until_hello(self, child: ChildProcess) -> str | None:
-        """Return None when the child is ready, otherwise why it never will be."""
-        while not self._around.stopping.is_set():
-            for event in child.receive(wait_s=_TAKE_S):
-                if isinstance(event, Frame) and event.kind is FrameKind.HELLO:
-                    self._listen_to(self._around.welcome(event.payload))
-                    return None
-                if isinstance(event, Exited):
-                    return f"the file {event.how} before worker.run() was reached"
-                say(event)
-        return "the worker ends"
-
-    def _listen_to(self, offers: tuple[TaskOffer, ...]) -> None:
-        queues = tuple(task_queue(offer.name) for offer in offers)
+    def _listen(self, hello: bytes) -> None:
+        """Take the tasks that a child offers."""
+        queues = tuple(task_queue(offer.name) for offer in self._around.welcome(hello))
         # Not while a delivery of the old intake is in hand: it must be acked there.
         if queues == self._queues or self._is_busy:
             return
@@ -317,22 +291,7 @@ class Slot:
         if self._around.broker.reactor is not None:
             self._sprint = Sprint(self._around, self._around.broker.reactor, self._intake, must_rest=self._must_rest)
 
-    def _overhear(self, child: ChildProcess) -> None:
-        """Pass on what is said between two tasks, so that no pipe fills up; it belongs to no attempt."""
-        if self._sprint is not None:
-            if self._sprint.is_busy:
-                return
-            self._end_sprint()
-        if not child.has_ended:
-            for event in child.receive(wait_s=0):
-                say(event)
-
-    def _drop_child(self) -> None:
-        if self._child is not None:
-            self._child.close()
-            self._child = None
-
     def _close(self) -> None:
         if self._intake is not None:
             self._intake.close()
-        self._drop_child()
+        self._keeper.drop()

@@ -13,7 +13,7 @@ from shepherd.errors import TransientError
 from shepherd.worker.attempt import Attempt
 from shepherd.worker.execution import Begun, finished, may_have_limit, say
 from shepherd.worker.pipe import Frame, FrameKind
-from shepherd.worker.process import ChildProcess, Event
+from shepherd.worker.process import ChildProcess
 from shepherd.worker.surroundings import Surroundings
 
 logger = logging.getLogger(__name__)
@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 _SHORT_S: Final = 0.4
 #: What a child's socket takes at once while nothing else is in it.
 _LARGEST_BODY: Final = 64 * 1024
-#: After this long without a confirm, a reply is sent anew.
+#: After this long without a confirm, a reply is sent anew; sooner where the slot's thread is about to be busy.
 _CONFIRM_S: Final = 10.0
+_MOMENT_S: Final = 0.2
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +38,10 @@ class Unsaid:
     is_refused: bool = False
     #: Set, where somebody waits for it, once it is confirmed or refused.
     told: threading.Event | None = None
+
+    def is_older_than(self, seconds: float) -> bool:
+        """Tell whether its confirm has been waited for so long, or won't come."""
+        return self.is_refused or time.monotonic() - self.sent_at > seconds
 
 
 class Sprint:
@@ -68,11 +73,12 @@ class Sprint:
 
     def arm(self, child: ChildProcess) -> None:
         """Use this child, which waits for a task, until disarmed."""
-        if self._child is child:
-            return
-        self._reactor.watch(child.descriptor, self._on_ready)
         with self._lock:
+            # What was left meanwhile is gone on with first.
+            if self._child is child or self._begun is not None or child.has_ended:
+                return
             self._child, self._is_left = child, False
+        self._reactor.watch(child.descriptor, self._on_ready)
 
     def disarm(self) -> Begun | None:
         """Use no child any more; return what it has, to be gone on with."""
@@ -94,19 +100,20 @@ class Sprint:
 
     @property
     def is_late(self) -> bool:
-        """Whether a reply was refused, or waits for its confirm for longer than usual."""
+        """Whether a reply was refused, or waits for its confirm for longer than confirms take."""
         unsaid = self._unsaid
-        return unsaid is not None and (unsaid.is_refused or time.monotonic() - unsaid.sent_at > _SHORT_S)
+        return unsaid is not None and unsaid.is_older_than(_CONFIRM_S)
 
     def unsaid(self) -> Unsaid | None:
-        """Wait for the confirm of the last reply; return it, to be sent anew, if there was none."""
+        """Return the last reply, to be sent anew, if it isn't confirmed within a moment."""
         with self._lock:
             unsaid = self._unsaid
             if unsaid is None:
                 return None
             told = unsaid.told = threading.Event()
-            wait_s = 0.0 if unsaid.is_refused else unsaid.sent_at + _CONFIRM_S - time.monotonic()
-        told.wait(max(0.0, wait_s))
+            is_refused = unsaid.is_refused
+        if not is_refused:
+            told.wait(_MOMENT_S)
         with self._lock:
             if self._unsaid is not unsaid:
                 return None
@@ -117,6 +124,9 @@ class Sprint:
         """Begin with a delivery, unless it is the slot's thread that must; never raises."""
         with self._lock:
             if self._child is None or self._begun is not None or not self._is_plain(delivery):
+                return False
+            if self._unsaid is not None and self._unsaid.is_older_than(_SHORT_S):
+                # The slot's thread, which gets this one, looks after that one first.
                 return False
             attempt = Attempt(delivery)
             if not self._around.hands.take(attempt):
@@ -146,25 +156,24 @@ class Sprint:
                 return
             try:
                 self._hear(child, self._begun)
-            except Exception:
+            except Exception as error:  # whoever goes on with it deals with it
                 logger.exception("sprint.failed")
+                if self._begun is not None:
+                    self._begun.failure = error
                 self._leave(child)
 
     def _hear(self, child: ChildProcess, begun: Begun | None) -> None:
-        said = child.receive(wait_s=0)
+        said = child.heard()
         if begun is None:
             for event in said:
                 say(event)
-            if child.has_ended:
-                self._leave(child)
-            return
-        begun.heard += said
-        if begun.heard:
-            reply = self._plain_reply(child, begun.heard)
-            if reply is None:
-                self._leave(child)
-            else:
+        else:
+            begun.heard += said
+            if begun.heard and not child.has_ended and (reply := self._plain_reply(child, begun)) is not None:
                 self._answer(begun.attempt, reply)
+                return
+        if child.has_ended or (begun is not None and begun.heard):
+            self._leave(child)
 
     def _leave(self, child: ChildProcess) -> None:
         """Leave the child to the slot's thread, with what it has begun."""
@@ -172,20 +181,21 @@ class Sprint:
         self._reactor.unwatch(child.descriptor)
         self._intake.rouse()
 
-    def _plain_reply(self, child: ChildProcess, heard: list[Event]) -> Message | None:
+    def _plain_reply(self, child: ChildProcess, begun: Begun) -> Message | None:
         """Return the reply, if that is all there is, and nothing is against sending it from here."""
-        event = heard[0]
-        if len(heard) > 1 or not isinstance(event, Frame) or event.kind is not FrameKind.RESULT:
+        event = begun.heard[0]
+        if len(begun.heard) > 1 or not isinstance(event, Frame) or event.kind is not FrameKind.RESULT:
             return None
-        if child.is_in_a_line or child.has_ended or self._unsaid is not None or not self._may_go_on():
+        if written := child.drained():
+            begun.heard = [*written, event]
             return None
-        # What waits there came first.
-        if not self._around.outbox.is_empty or len(event.payload) > LARGEST_MESSAGE:
+        # What waits in the outbox came first; what is claimed goes to the disk first.
+        is_next = self._unsaid is None and self._around.outbox.is_empty and not begun.attempt.is_claimed
+        if not is_next or not self._may_go_on() or len(event.payload) > LARGEST_MESSAGE:
             return None
-        return finished(event.payload, log_lines=0)
+        return finished(event.payload, log_lines=0) if begun.attempt.is_over_at_once() else None
 
     def _answer(self, attempt: Attempt, reply: Message) -> None:
-        attempt.over()
         unsaid = self._unsaid = Unsaid(attempt, reply, time.monotonic())
         self._begun = None
 
