@@ -17,6 +17,9 @@ class Inbox(Generic[_T]):
         self._is_closed = False
         self._is_roused = False
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def put(self, items: Iterable[_T]) -> bool:
         """Add items; False when the inbox is closed, and the items still the caller's."""
         with self._changed:

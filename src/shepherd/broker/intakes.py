@@ -35,6 +35,10 @@ class StandingIntake(Standing):
     def take(self, *, wait_s: float) -> Delivery | None:
         return next(iter(self._inbox.take(at_most=1, wait_s=wait_s)), None)
 
+    @property
+    def has_untaken(self) -> bool:
+        return bool(self._inbox)
+
     def offer_to(self, taker: Callable[[Delivery], bool]) -> None:
         self._taker = taker
 

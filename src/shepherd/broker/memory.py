@@ -241,6 +241,10 @@ class _Intake(_Consumer):
             self._idle_since = None
         return delivery
 
+    @property
+    def has_untaken(self) -> bool:
+        return False
+
     def offer_to(self, taker: Callable[[Delivery], bool]) -> None:
         """Do nothing: there is no thread on which anything arrives."""
 

@@ -138,6 +138,10 @@ class Intake(Protocol):
         starve the others.
         """
 
+    @property
+    def has_untaken(self) -> bool:
+        """Whether something has come that no `take` has returned yet."""
+
     def offer_to(self, taker: Callable[[Delivery], bool]) -> None:
         """Offer what comes to a taker first, where there is a `Reactor`: on its thread, without waking another.
 

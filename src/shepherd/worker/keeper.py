@@ -32,7 +32,12 @@ class Keeper:
         """Return a new child that waits for a task; None when there is none and a pause was made."""
         self.drop()
         self.child = self._around.start_child()
-        ended = self._until_hello(self.child)
+        try:
+            ended = self._until_hello(self.child)
+        except Exception:
+            # Nobody knows whether it is ready.
+            self.drop()
+            raise
         if ended is None:
             self._pause_s = 0.0
             return self.child

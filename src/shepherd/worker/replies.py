@@ -64,15 +64,16 @@ class Replies:
         From the disk or, where that takes nothing, as long as this worker lives. The attempt stays in hand until then.
         """
         kept = self._spool.put(attempt.token, reply.body)
-        self._hands.keep_reply(attempt.token)
         if kept is not None:
+            self._hands.keep_reply(attempt.token)
             self._send_kept([], kept)
             ack()
             return
 
+        # In hand as an attempt, not as a kept reply: another delivery of it is claimed before it is acked.
         def confirmed() -> None:
             ack()
-            self._hands.drop(attempt.token)
+            self._hands.let_go(attempt)
 
         self._outbox.post([reply], on_confirmed=confirmed)
 

@@ -190,7 +190,12 @@ class Slot:
             self._keeper.drop()
         finally:
             if not attempt.is_acked:
-                intake.release(attempt.delivery)
+                self._release(attempt, intake)
+
+    def _release(self, attempt: Attempt, intake: Intake) -> None:
+        # Out of hand first: another slot that is given it must not take it for answered.
+        self._around.hands.let_go(attempt)
+        intake.release(attempt.delivery)
 
     def _answer(self, attempt: Attempt, intake: Intake) -> None:
         if attempt.token in self._around.withdrawn:
@@ -202,7 +207,7 @@ class Slot:
         elif (child := self._child_with(attempt)) is not None:
             messages = Execution(self._around, Begun(attempt, time.monotonic()), child, intake).run()
         else:
-            intake.release(attempt.delivery)
+            self._release(attempt, intake)
             return
         if messages:
             self._reply(attempt, messages, intake)
@@ -221,7 +226,7 @@ class Slot:
         self._pause()
         # Our other slots must not get it next.
         self._around.stopping.wait(_PAUSED_S)
-        intake.release(attempt.delivery)
+        self._release(attempt, intake)
         return True
 
     def _reply(self, attempt: Attempt, messages: Sequence[Message], intake: Intake) -> None:
@@ -230,9 +235,14 @@ class Slot:
             # The ack would bring the next one, only to be given back, which the broker counts.
             self._pause()
         # The reply first, then the ack: a crash between the two repeats an attempt, the other order could lose a reply.
-        # By whoever sends it: until this thread hears of the confirm, the next task can be here. While that is waited
-        # for longer, it is for others to take.
-        self._around.replies.give(attempt, messages, ack=self._ack_of(attempt, intake), on_waiting=self._pause)
+        # By whoever sends it: until this thread hears of the confirm, the next task can be here.
+        self._around.replies.give(attempt, messages, ack=self._ack_of(attempt, intake), on_waiting=self._leave_next)
+
+    def _leave_next(self) -> None:
+        """Leave to others what came with an ack, while the reply before it waits for the broker."""
+        # Only then: a broker that reads nothing, as in an alarm, wouldn't answer, and the connection would be cut.
+        if self._intake is not None and self._intake.has_untaken:
+            self._pause()
 
     def _ack_of(self, attempt: Attempt, intake: Intake) -> Callable[[], None]:
         def ack() -> None:
