@@ -277,15 +277,14 @@ def test_replies_that_the_broker_refuses_are_kept_and_sent_again(talk: Conversat
     talk.result("refused", {"is_short": True})
 
     with talk.without_replies():
-        tokens = [talk.publish("refused", {"is_short": True}) for _ in range(5)]
+        tokens = [talk.publish("refused", {"is_short": True}) for _ in range(20)]
         wait_until(lambda: "outbox.unconfirmed" in worker.log, timeout_s=20, what="a refusal")
-        # One was answered, and the next one may have been taken with the ack of it.
-        executed, waiting = _executions(talk), talk.waiting("refused")
+        # One was answered, and the next ones may have been taken with its ack, before the refusal was heard of.
+        waiting = talk.waiting("refused")
 
-    assert [talk.finished(token).result for token in tokens] == [Inline("short")] * 5
-    assert executed <= 1 + 2
-    assert waiting >= 5 - 2
-    assert _executions(talk) == 1 + 5
+    assert [talk.finished(token).result for token in tokens] == [Inline("short")] * 20
+    assert waiting >= 10, "it takes nothing behind replies that nobody takes"
+    assert _executions(talk) == 1 + 20
     worker.stop()
 
 
