@@ -132,6 +132,9 @@ class Standing(ABC):
     def _tell(self, how: Callable[[Sequence[Delivery]], None], deliveries: Sequence[Delivery]) -> None:
         self._host.post(how, deliveries)
 
+    def rouse(self) -> None:
+        self._inbox.rouse()
+
     def close(self) -> None:
         self._tell(requeue, self._inbox.close())
         self._host.dismiss(self)

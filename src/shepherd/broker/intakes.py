@@ -42,9 +42,6 @@ class StandingIntake(Standing):
     def offer_to(self, taker: Callable[[Delivery], bool]) -> None:
         self._taker = taker
 
-    def rouse(self) -> None:
-        self._inbox.rouse()
-
     def pause(self) -> None:
         self._host.call(self._pause())
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
 
-from shepherd.broker.port import Delivery
+from shepherd.broker.port import Delivery, Intake
 
 
 class Cause(Enum):
@@ -47,6 +47,12 @@ class Attempt:
             # With the lock: the child's next attempt must not be hit.
             if self._kill is not None:
                 self._kill()
+
+    def ack(self, intake: Intake) -> None:
+        """Have the broker told that this delivery is done with, and fetch the next one; nothing if it was."""
+        if not self.is_acked:
+            self.is_acked = True
+            intake.ack(self.delivery, goes_on=True)
 
     def is_over_at_once(self) -> bool:
         """Let nothing end it any more, as `over` does, unless that would have to wait for what is just ending it."""

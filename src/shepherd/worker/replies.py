@@ -50,12 +50,7 @@ class Replies:
         the attempt is claimed, when the reply is on disk; then the attempt stays in hand until the confirm.
         `on_waiting` is called if the broker doesn't confirm at once.
         """
-        reply = messages[-1]
-        if attempt.is_claimed and (kept := self._spool.put(attempt.token, reply.body)) is not None:
-            self._hands.keep_reply(attempt.token)
-            self._send_kept(messages[:-1], kept)
-            ack()
-        else:
+        if not (attempt.is_claimed and self._give_from_disk(attempt, messages, ack)):
             self._deliver(attempt, messages, ack, on_waiting)
 
     def give_again(self, attempt: Attempt, reply: Message, *, ack: Callable[[], None]) -> None:
@@ -63,11 +58,7 @@ class Replies:
 
         From the disk or, where that takes nothing, as long as this worker lives. The attempt stays in hand until then.
         """
-        kept = self._spool.put(attempt.token, reply.body)
-        if kept is not None:
-            self._hands.keep_reply(attempt.token)
-            self._send_kept([], kept)
-            ack()
+        if self._give_from_disk(attempt, [reply], ack):
             return
 
         # In hand as an attempt, not as a kept reply: another delivery of it is claimed before it is acked.
@@ -76,6 +67,16 @@ class Replies:
             self._hands.let_go(attempt)
 
         self._outbox.post([reply], on_confirmed=confirmed)
+
+    def _give_from_disk(self, attempt: Attempt, messages: Sequence[Message], ack: Callable[[], None]) -> bool:
+        """Write the reply to the disk, and send it from there; False, and nothing was done, if that takes nothing."""
+        kept = self._spool.put(attempt.token, messages[-1].body)
+        if kept is None:
+            return False
+        self._hands.keep_reply(attempt.token)
+        self._send_kept(messages[:-1], kept)
+        ack()
+        return True
 
     def _deliver(
         self,

@@ -3,8 +3,9 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
 from shepherd.broker.port import Delivery, Intake, Message
@@ -127,7 +128,7 @@ class Slot:
 
     def _send_unsaid(self) -> None:
         if self._sprint is not None and self._intake is not None and (unsaid := self._sprint.unsaid()) is not None:
-            ack = self._ack_of(unsaid.attempt, self._intake)
+            ack = partial(unsaid.attempt.ack, self._intake)
             self._around.replies.give_again(unsaid.attempt, unsaid.reply, ack=ack)
 
     def _must_rest(self) -> bool:
@@ -236,21 +237,13 @@ class Slot:
             self._pause()
         # The reply first, then the ack: a crash between the two repeats an attempt, the other order could lose a reply.
         # By whoever sends it: until this thread hears of the confirm, the next task can be here.
-        self._around.replies.give(attempt, messages, ack=self._ack_of(attempt, intake), on_waiting=self._leave_next)
+        self._around.replies.give(attempt, messages, ack=partial(attempt.ack, intake), on_waiting=self._leave_next)
 
     def _leave_next(self) -> None:
         """Leave to others what came with an ack, while the reply before it waits for the broker."""
         # Only then: a broker that reads nothing, as in an alarm, wouldn't answer, and the connection would be cut.
         if self._intake is not None and self._intake.has_untaken:
             self._pause()
-
-    def _ack_of(self, attempt: Attempt, intake: Intake) -> Callable[[], None]:
-        def ack() -> None:
-            if not attempt.is_acked:
-                attempt.is_acked = True
-                intake.ack(attempt.delivery, goes_on=True)
-
-        return ack
 
     def _join(self, again: Attempt, intake: Intake) -> None:
         """Settle a delivery of what is in hand already: it was published twice, or its connection broke.

@@ -62,8 +62,8 @@ class Sprint:
         #: Reentrant: what is sent may be refused at once.
         self._lock = threading.RLock()
         self._child: ChildProcess | None = None
+        #: What a child has; left to the slot's thread where there is no child.
         self._begun: Begun | None = None
-        self._is_left = False
         self._unsaid: Unsaid | None = None
         intake.offer_to(self.takes)
 
@@ -77,7 +77,7 @@ class Sprint:
             # What was left meanwhile is gone on with first.
             if self._child is child or self._begun is not None or child.has_ended:
                 return
-            self._child, self._is_left = child, False
+            self._child = child
         self._reactor.watch(child.descriptor, self._on_ready)
 
     def disarm(self) -> Begun | None:
@@ -94,7 +94,7 @@ class Sprint:
         """Return what the slot's thread has to go on with, as `disarm` does, if there is such a thing."""
         with self._lock:
             begun = self._begun
-            if begun is None or not (self._is_left or time.monotonic() - begun.at > _SHORT_S):
+            if begun is None or (self._child is not None and time.monotonic() - begun.at <= _SHORT_S):
                 return None
         return self.disarm()
 
@@ -177,7 +177,7 @@ class Sprint:
 
     def _leave(self, child: ChildProcess) -> None:
         """Leave the child to the slot's thread, with what it has begun."""
-        self._child, self._is_left = None, True
+        self._child = None
         self._reactor.unwatch(child.descriptor)
         self._intake.rouse()
 
@@ -198,12 +198,7 @@ class Sprint:
     def _answer(self, attempt: Attempt, reply: Message) -> None:
         unsaid = self._unsaid = Unsaid(attempt, reply, time.monotonic())
         self._begun = None
-
-        def ack() -> None:
-            attempt.is_acked = True
-            self._intake.ack(attempt.delivery, goes_on=True)
-
-        self._reactor.send(reply, on_sent=ack, on_settled=partial(self._settled, unsaid))
+        self._reactor.send(reply, on_sent=partial(attempt.ack, self._intake), on_settled=partial(self._settled, unsaid))
 
     def _settled(self, unsaid: Unsaid, failure: TransientError | None) -> None:
         with self._lock:
