@@ -28,8 +28,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-#: One for all, as its threads last as long as the process.
-DATABASE = Database()
 LEADS = frozenset({"scrape"})
 PUBLISHER = """
 import asyncio, sys
@@ -70,6 +68,7 @@ def flow_file(tmp_path: Path) -> Path:
 def drive(engine: Engine, flow_file: Path, steps: Callable[[], None], *, is_prefect_on: bool = False) -> None:
     """Drive the engine's runs, with the publishers of this file, for as long as `steps` take."""
     look_every = timedelta(seconds=0.05)
+    database = Database()
     config = DriverConfig(is_prefect_on=is_prefect_on, slots=1, patience=look_every, look_every=look_every)
 
     def stepping() -> None:
@@ -81,8 +80,8 @@ def drive(engine: Engine, flow_file: Path, steps: Callable[[], None], *, is_pref
     async def while_driven() -> None:
         services = Services(
             relay=engine.relay,
-            outcomes=Outcomes(DATABASE, look_every_s=0.05),
-            database=DATABASE,
+            outcomes=Outcomes(database, look_every_s=0.05),
+            database=database,
             store=MemoryStore(),
             call_publisher=call_publisher,
         )
@@ -94,7 +93,11 @@ def drive(engine: Engine, flow_file: Path, steps: Callable[[], None], *, is_pref
         driving.cancel()
         await asyncio.gather(driving, return_exceptions=True)
 
-    asyncio.run(while_driven())
+    try:
+        asyncio.run(while_driven())
+    finally:
+        # A call goes on when nobody awaits it any more, and its connection is about to be closed.
+        database.close()
 
 
 def until(run: Run, expected: list[str]) -> None:

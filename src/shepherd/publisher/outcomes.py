@@ -67,6 +67,10 @@ class Database:
                 logger.warning("flow.database_away", extra={"reason": str(error)})
                 await asyncio.sleep(_AGAIN_S)
 
+    def close(self) -> None:
+        """Wait until the calls under way have ended, with their threads: no more can be made."""
+        self._pool.shutdown(wait=True)
+
 
 class Outcomes:
     """Lets coroutines of one loop wait for the end of tasks."""
