@@ -183,13 +183,13 @@ def _is_relays(standing: Standing) -> bool:
 
 def _change_task(task: StoppedTask, changes: str, values: list[Any]) -> None:
     statement = f"UPDATE pipelines_task SET {changes} WHERE number = %s AND status = %s"
-    if sql.execute(statement, [*values, task.number, task.status]) != 1:
+    if sql.changed(statement, [*values, task.number, task.status]) != 1:
         raise OvertakenError
 
 
 def _change_run(standing: Standing, changes: str, values: list[Any]) -> None:
     statement = f"UPDATE pipelines_run SET {changes} WHERE number = %s AND status = %s"
-    if sql.execute(statement, [*values, standing.number, standing.status.value]) != 1:
+    if sql.changed(statement, [*values, standing.number, standing.status.value]) != 1:
         raise OvertakenError
 
 

@@ -80,7 +80,7 @@ def remove_old_runs(*, before: datetime) -> Iterator[Rows]:
 def remove_old_dead_messages(*, before: datetime) -> Iterator[int]:
     """Remove messages that were kept before a time, some in each transaction, and tell of each how many went."""
     oldest = "SELECT number FROM pipelines_deadmessage WHERE at < %s ORDER BY number LIMIT 1000"
-    while removed := sql.execute(f"DELETE FROM pipelines_deadmessage WHERE number IN ({oldest})", [sql.time(before)]):
+    while removed := sql.changed(f"DELETE FROM pipelines_deadmessage WHERE number IN ({oldest})", [sql.time(before)]):
         yield removed
 
 
@@ -103,7 +103,7 @@ def _remove_long_logs(numbers: list[int]) -> Iterator[Rows]:
     lines = f"SELECT l.number FROM pipelines_logline l WHERE l.attempt_id IN ({_ATTEMPTS} IN {runs})"
     while _count(f"({lines} LIMIT {_LINES_AT_ONCE + 1}) many", numbers) > _LINES_AT_ONCE:
         statement = f"DELETE FROM pipelines_logline WHERE number IN ({lines} LIMIT {_LINES_AT_ONCE})"
-        yield Rows(lines=sql.execute(statement, numbers))
+        yield Rows(lines=sql.changed(statement, numbers))
 
 
 def _remove(wanted: list[int], *, before: datetime) -> Rows:
@@ -121,13 +121,13 @@ def _remove(wanted: list[int], *, before: datetime) -> Rows:
 
 def _remove_locked(numbers: list[int]) -> Rows:
     runs = sql.places(numbers)
-    lines = sql.execute(f"DELETE FROM pipelines_logline WHERE attempt_id IN ({_ATTEMPTS} IN {runs})", numbers)
-    attempts = sql.execute(f"DELETE FROM pipelines_attempt WHERE number IN ({_ATTEMPTS} IN {runs})", numbers)
-    changes = sql.execute(f"DELETE FROM pipelines_statuschange WHERE run_id IN {runs}", numbers)
-    tasks = sql.execute(f"DELETE FROM pipelines_task WHERE run_id IN {runs}", numbers)
+    lines = sql.changed(f"DELETE FROM pipelines_logline WHERE attempt_id IN ({_ATTEMPTS} IN {runs})", numbers)
+    attempts = sql.changed(f"DELETE FROM pipelines_attempt WHERE number IN ({_ATTEMPTS} IN {runs})", numbers)
+    changes = sql.changed(f"DELETE FROM pipelines_statuschange WHERE run_id IN {runs}", numbers)
+    tasks = sql.changed(f"DELETE FROM pipelines_task WHERE run_id IN {runs}", numbers)
     # Runs that repeat these have all that they need themselves.
     sql.execute(f"UPDATE pipelines_run SET origin_id = NULL WHERE origin_id IN {runs}", numbers)
-    removed = sql.execute(f"DELETE FROM pipelines_run WHERE number IN {runs}", numbers)
+    removed = sql.changed(f"DELETE FROM pipelines_run WHERE number IN {runs}", numbers)
     return Rows(runs=removed, tasks=tasks, attempts=attempts, changes=changes, lines=lines)
 
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
-
 from shepherd.domain.status import AttemptStatus, RunStatus, TaskStatus
 from shepherd.pipelines import sql
 from shepherd.pipelines.advance import ATTEMPTS, TASKS, Moved, end_runs, open_tasks, task_change
@@ -27,7 +25,7 @@ def record(replies: Sequence[Reply], *, now: datetime, draw: Draw = random.rando
     unfinished attempt counts, any other changes nothing. The caller publishes the intents, and acks the
     replies only after this has returned. `draw` says how long, of the longest pause, a retry waits.
     """
-    with transaction.atomic():
+    with sql.transaction():
         attempts = locked_attempts([reply.token for reply in replies])
         batch = Batch(overtaken=_overtaken(replies, attempts))
         for reply in replies:

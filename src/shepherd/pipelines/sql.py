@@ -1,14 +1,17 @@
 """A few words of SQL in which SQLite and PostgreSQL differ, and the plain way to run a statement."""
 
 import sqlite3
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import transaction as django_transaction
 
 from shepherd.domain.policy import Policy, usable_policy_of
 from shepherd.wire import strict_json
@@ -20,17 +23,46 @@ _T = TypeVar("_T")
 LARGEST_NUMBER: Final = 2**63 - 1
 #: Well below SQLite's limit of 32,766 parameters a statement, at up to 12 columns a row.
 _ROWS_AT_ONCE: Final = 1000
+#: Seconds for which PostgreSQL goes by the plan of a prepared statement. It makes a new one by itself only when it has
+#: counted a table's rows again, which takes it a minute: a table that was empty would be read as a whole until then.
+_PLANS_LAST_S: Final = 2.0
+
+#: When each thread, which has a connection of its own, had its plans made, on the monotonic clock.
+_plans = threading.local()
+
+
+@contextmanager
+def transaction() -> Iterator[None]:
+    """Do all or nothing, and let statements be sent before those before them are answered, where that can be.
+
+    On PostgreSQL a fault of a statement that returns nothing is raised by a later one, or at the end.
+    """
+    with django_transaction.atomic():
+        database = _database()
+        if database.vendor == "sqlite":
+            yield
+        else:
+            with database.wrap_database_errors, database.connection.pipeline():
+                yield
 
 
 def rows(statement: str, parameters: Iterable[Any] = ()) -> list[dict[str, Any]]:
     with _executed(statement, list(parameters)) as cursor:
+        found = cursor.fetchall()
         names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return [dict(zip(names, row, strict=True)) for row in found]
 
 
-def execute(statement: str, parameters: Iterable[Any] = ()) -> int:
+def execute(statement: str, parameters: Iterable[Any] = ()) -> None:
+    """Run a statement."""
+    with _executed(statement, list(parameters)):
+        return
+
+
+def changed(statement: str, parameters: Iterable[Any] = ()) -> int:
     """Run a statement and return how many rows it changed."""
     with _executed(statement, list(parameters)) as cursor:
+        _wait_for_answers()
         return int(cursor.rowcount)
 
 
@@ -48,8 +80,12 @@ def insert(table: str, columns: Sequence[str], values: Sequence[Sequence[Any]]) 
         # Always the same text, which SQLite has compiled already then.
         execute_many(into + one, values)
         return
-    for chunk in chunks(values):
+    first = 0
+    while first < len(values):
+        # So many at once as a power of two says: few texts, which PostgreSQL has prepared then.
+        chunk = values[first : first + min(1 << ((len(values) - first).bit_length() - 1), _ROWS_AT_ONCE)]
         execute(into + ", ".join([one] * len(chunk)), [part for row in chunk for part in row])
+        first += len(chunk)
 
 
 def _database() -> Any:
@@ -71,8 +107,28 @@ def _executed(statement: str, parameters: Sequence[Any], *, is_many: bool = Fals
 
 def _bare(database: Any) -> Any:
     database.validate_no_broken_transaction()
-    # Django's own class for SQLite only turns `%s` into `?`, at each call anew.
-    return database.connection.cursor(*((sqlite3.Cursor,) if database.vendor == "sqlite" else ()))
+    if database.vendor == "sqlite":
+        # Django's own class only turns `%s` into `?`, at each call anew.
+        return database.connection.cursor(sqlite3.Cursor)
+    _renew_plans(database.connection)
+    # Django's own puts the values into the text, so that nothing can be prepared.
+    return database.Database.Cursor(database.connection)
+
+
+def _renew_plans(connection: Any) -> None:
+    now = monotonic()
+    if not hasattr(_plans, "made_at"):
+        _plans.made_at = now
+    if now - _plans.made_at > _PLANS_LAST_S:
+        _plans.made_at = now
+        connection.execute("DISCARD PLANS")
+
+
+def _wait_for_answers() -> None:
+    database = _database()
+    if database.vendor == "postgresql" and database.connection.pgconn.pipeline_status:
+        with database.connection.pipeline() as pipeline:
+            pipeline.sync()
 
 
 @lru_cache(maxsize=512)

@@ -42,7 +42,7 @@ def start(*, leads: Leads, is_followed: bool, limit: int, now: datetime) -> Move
     led = _decided([row["project"] for row in _accepted_projects()], leads)
     if not led:
         return Moved()
-    with transaction.atomic():
+    with sql.transaction():
         runs = sql.rows(
             f"""SELECT number, id, project, pipeline_name, data_url, data FROM pipelines_run
                 WHERE status = %s AND project IN {sql.places(list(led))} AND {_NOT_PAUSED}
@@ -111,7 +111,7 @@ def following_state(is_followed: bool) -> tuple[str, str]:
 def set_data(run_number: int, data: Value, *, now: datetime) -> Moved:
     """Give a run the input of its first task, and open that task's attempt. A second call changes nothing."""
     moved = Moved()
-    with transaction.atomic():
+    with sql.transaction():
         document = sql.document(data)
         if _fill_data([run_number], document):
             _open_first({run_number: document}, moved, now)
@@ -135,7 +135,7 @@ def open_attempt(
         InvalidInputError: They are more than a message may hold. Nothing was opened.
     """
     moved = Moved()
-    with transaction.atomic():
+    with sql.transaction():
         task = _pending_task(task_number, epoch=epoch)
         if task is None:
             return moved
@@ -167,7 +167,7 @@ def fail(
     moved = Moved()
     with transaction.atomic():
         task = _unended_task(run_number, task_number) if task_number is not None else _task_in_hand(run_number)
-        ended = sql.execute(
+        ended = sql.changed(
             """UPDATE pipelines_run SET status = %s, error = %s, finished_at = %s
                WHERE number = %s AND status = %s AND owner_epoch = COALESCE(%s, owner_epoch)""",
             [RunStatus.FAILED, document, sql.time(now), run_number, RunStatus.RUNNING, epoch],
@@ -215,7 +215,7 @@ def _mark_project_led(numbers: Sequence[int], names: Collection[str] | None) -> 
 def _fill_data(numbers: Sequence[int], document: str) -> int:
     if not numbers:
         return 0
-    return sql.execute(
+    return sql.changed(
         f"UPDATE pipelines_run SET data = %s WHERE number IN {sql.places(numbers)} AND status = %s AND data IS NULL",
         [document, *numbers, RunStatus.RUNNING],
     )

@@ -81,7 +81,7 @@ def forget_confirms(names: Collection[str]) -> int:
     """
     if not names:
         return 0
-    return sql.execute(
+    return sql.changed(
         f"""UPDATE pipelines_attempt SET confirmed_at = NULL WHERE status = 'published' AND claimed_at IS NULL
             AND task_id IN (SELECT number FROM pipelines_task
                 WHERE status IN ('published', 'running') AND name IN {sql.places(list(names))})""",

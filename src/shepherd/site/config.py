@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from shepherd.errors import ConfigurationError
 from shepherd.pipelines.data_urls import DataSources
+
+#: A statement that ran so often on a connection is prepared there.
+_PREPARED_FROM: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +83,17 @@ class ServerConfig:
 
 
 def database_settings(url: str) -> dict[str, Any]:
-    """Return Django's settings for `sqlite:///path` or `postgresql://user:password@host:port/name`.
+    """Return Django's settings for `sqlite:///path` or `postgresql://user:password@host:port/name?parameter=value`.
+
+    The parameters are those of PostgreSQL's client, as `sslmode`, and `prepared_statements`, which may be off.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: It is neither, or there is no such parameter.
     """
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
+        if parts.query:
+            raise ConfigurationError("SHEPHERD_DATABASE_URL: SQLite takes no parameters; write a '?' in a path as %3F")
         # WAL lets readers go on beside the one writer; IMMEDIATE, since a transaction that reads first and writes
         # later fails at once when another one wrote in between; FULL, since an accepted run survives a power cut.
         options = {
@@ -107,9 +114,26 @@ def database_settings(url: str) -> dict[str, Any]:
             "PORT": str(parts.port or ""),
             "CONN_HEALTH_CHECKS": True,
             "CONN_MAX_AGE": 60,
-            "OPTIONS": {"connect_timeout": 5},
+            "OPTIONS": _postgres_options(dict(parse_qsl(parts.query, keep_blank_values=True))),
         }
     raise ConfigurationError(f"SHEPHERD_DATABASE_URL: {parts.scheme!r} is neither 'sqlite' nor 'postgresql'")
+
+
+def _postgres_options(parameters: dict[str, str]) -> dict[str, Any]:
+    is_prepared = parameters.pop("prepared_statements", "on")
+    if is_prepared not in {"on", "off"}:
+        raise ConfigurationError(
+            f"SHEPHERD_DATABASE_URL: prepared_statements: {is_prepared!r} is neither 'on' nor 'off'"
+        )
+    if parameters:
+        # Not at the top: it would be imported at each start, also with SQLite.
+        from psycopg.pq import Conninfo
+
+        known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+        if unknown := sorted(parameters.keys() - known):
+            raise ConfigurationError(f"SHEPHERD_DATABASE_URL: PostgreSQL's client has no parameter {unknown[0]!r}")
+    prepare_threshold = _PREPARED_FROM if is_prepared == "on" else None
+    return {"connect_timeout": 5, "prepare_threshold": prepare_threshold, **parameters}
 
 
 def _prefect_page(environ: Mapping[str, str]) -> str:

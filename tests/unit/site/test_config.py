@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shepherd.errors import ConfigurationError
-from shepherd.site.config import ServerConfig
+from shepherd.site.config import ServerConfig, database_settings
 
 
 def test_data_url_leads_nowhere_but_to_the_internet_unless_settings_say_so() -> None:
@@ -33,3 +33,30 @@ def test_data_url_leads_nowhere_but_to_the_internet_unless_settings_say_so() -> 
 def test_a_folder_that_is_no_absolute_path_is_refused_by_its_variable(folder: str) -> None:
     with pytest.raises(ConfigurationError, match="SHEPHERD_DATA_FOLDERS"):
         ServerConfig.from_env({"SHEPHERD_DATA_FOLDERS": folder}, folder=Path("/x"))
+
+
+def test_what_stands_behind_the_name_of_a_database_goes_to_its_client() -> None:
+    plain = database_settings("postgresql://me:secret@db.example:5433/shepherd")
+    given = database_settings("postgresql:///shepherd?host=/run/postgresql&sslmode=require&prepared_statements=off")
+
+    assert (plain["HOST"], plain["PORT"], plain["NAME"]) == ("db.example", "5433", "shepherd")
+    assert plain["OPTIONS"].items() >= {"connect_timeout": 5}.items()
+    assert plain["OPTIONS"]["prepare_threshold"] is not None
+    assert given["OPTIONS"].items() >= {"host": "/run/postgresql", "sslmode": "require"}.items()
+    assert given["OPTIONS"]["prepare_threshold"] is None
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://h/n?sslmod=require", "no parameter 'sslmod'"),
+        ("postgresql://h/n?prepared_statements=maybe", "prepared_statements: 'maybe' is neither"),
+        ("sqlite:////srv/a.sqlite3?mode=ro", "takes no parameters"),
+        ("mysql://h/n", "'mysql' is neither"),
+    ],
+)
+def test_a_database_that_cant_be_used_so_is_refused_with_what_is_wrong(url: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match="SHEPHERD_DATABASE_URL") as caught:
+        database_settings(url)
+
+    assert said in str(caught.value)

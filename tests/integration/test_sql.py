@@ -1,0 +1,83 @@
+"""What statements past the ORM promise on both engines, and what PostgreSQL's prepared ones must not cost."""
+
+import pytest
+from django.db import IntegrityError, connection
+
+from shepherd.pipelines import sql
+
+_FOUR = "SELECT key FROM things WHERE number IN (%s, %s, %s, %s)"
+#: How often a statement is executed before PostgreSQL thinks of a plan for any values, and some more.
+_OFTEN = 12
+
+
+@pytest.fixture
+def things() -> None:
+    """An empty table, whose rows PostgreSQL takes for long ones and so for few."""
+    fillers = ", ".join(f"filler_{n} TEXT" for n in range(20))
+    sql.execute(f"CREATE TABLE things (number BIGINT PRIMARY KEY, key VARCHAR(20) UNIQUE, {fillers})")
+
+
+def keys() -> list[str]:
+    return [row["key"] for row in sql.rows("SELECT key FROM things ORDER BY number")]
+
+
+@pytest.mark.usefixtures("database", "things")
+def test_of_a_transaction_nothing_is_left_when_a_statement_that_returns_nothing_is_refused() -> None:
+    sql.insert("things", ("number", "key"), [(1, "first")])
+
+    with pytest.raises(IntegrityError), sql.transaction():
+        sql.insert("things", ("number", "key"), [(2, "second")])
+        sql.execute("UPDATE things SET key = %s WHERE number = %s", ["first", 2])
+        sql.execute("UPDATE things SET key = %s WHERE number = %s", ["third", 1])
+
+    assert keys() == ["first"]
+
+
+@pytest.mark.usefixtures("database", "things")
+def test_within_a_transaction_each_statement_sees_those_before_it() -> None:
+    with sql.transaction():
+        sql.insert("things", ("number", "key"), [(number, f"key {number}") for number in range(13)])
+        changed = sql.changed("UPDATE things SET number = number + %s WHERE number >= %s", [100, 10])
+        sql.execute_many("UPDATE things SET key = %s WHERE number = %s", [("last", 112), ("none", 113)])
+        seen = keys()
+
+    assert changed == 3
+    assert seen == [*(f"key {number}" for number in range(12)), "last"]
+    assert keys() == seen
+
+
+@pytest.mark.usefixtures("database", "things")
+def test_a_transaction_that_is_given_up_leaves_nothing_behind_and_the_next_one_works() -> None:
+    with pytest.raises(KeyError), sql.transaction():
+        sql.insert("things", ("number", "key"), [(1, "first")])
+        raise KeyError
+
+    with sql.transaction():
+        sql.insert("things", ("number", "key"), [(2, "second")])
+
+    assert keys() == ["second"]
+
+
+@pytest.mark.usefixtures("postgres_database", "things")
+def test_a_statement_prepared_on_an_empty_table_is_planned_anew_when_that_has_grown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for _ in range(_OFTEN):
+        sql.rows(_FOUR, range(4))
+    sql.insert("things", ("number", "key"), [(number, f"key {number}") for number in range(50_000)])
+
+    assert "Seq Scan" in plan_of_four()
+
+    monkeypatch.setattr(sql, "_PLANS_LAST_S", 0.0)
+    sql.rows(_FOUR, range(4))
+
+    assert "Seq Scan" not in plan_of_four()
+
+
+def plan_of_four() -> str:
+    """Return how the session executes the statement that it has prepared."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM pg_prepared_statements WHERE statement LIKE 'SELECT key FROM things WHERE%'")
+        ((name,),) = cursor.fetchall()
+        cursor.execute(f"EXPLAIN EXECUTE {name} (0, 1, 2, 3)")
+        return "\n".join(line for (line,) in cursor.fetchall())
