@@ -14,7 +14,7 @@ from shepherd.domain.policy import merged
 from shepherd.domain.references import reference_faults, steps_of
 from shepherd.domain.status import RunStatus
 from shepherd.errors import ConflictError, Fault, InvalidInputError
-from shepherd.pipelines import wakeup
+from shepherd.pipelines import inserting, sql, wakeup
 from shepherd.pipelines.announced import announced
 from shepherd.pipelines.changes import Change, write_changes
 from shepherd.pipelines.contexts import check_contexts
@@ -66,8 +66,8 @@ def accept(
         return first
     checked = _check(spec, now=now)
     try:
-        with transaction.atomic():
-            run = Run.objects.create(
+        with sql.transaction():
+            run = Run(
                 project=spec.project,
                 pipeline_name=spec.pipeline_name,
                 data_url=spec.data_url,
@@ -80,6 +80,7 @@ def accept(
                 labels=dict(labels or {}),
                 origin_id=origin,
             )
+            inserting.insert(run)
             _insert_tasks(run, spec.tasks, checked.policies)
             # A task's first status is no change: the acceptance says it for all of them.
             write_changes([Change(run.number, None, None, "", RunStatus.ACCEPTED, by.get_username())], at=now)
@@ -150,14 +151,16 @@ def _project(key: str, faults: list[Fault]) -> ProjectPolicies:
 
 
 def _insert_tasks(run: Run, tasks: Sequence[TaskSpec], policies: Sequence[dict[str, Any]]) -> None:
-    Task.objects.bulk_create(
-        Task(
-            run=run,
-            position=position,
-            order_no=task.order_no,
-            name=task.name,
-            context=task.context,
-            policy=policy,
-        )
-        for position, (task, policy) in enumerate(zip(tasks, policies, strict=True))
+    inserting.insert_many(
+        [
+            Task(
+                run=run,
+                position=position,
+                order_no=task.order_no,
+                name=task.name,
+                context=task.context,
+                policy=policy,
+            )
+            for position, (task, policy) in enumerate(zip(tasks, policies, strict=True))
+        ]
     )

@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 #: What a column for the number of a row holds at most.
 LARGEST_NUMBER: Final = 2**63 - 1
-#: Well below SQLite's limit of 32,766 parameters a statement, at up to 12 columns a row.
+#: Well below the 32,766 parameters that a statement of SQLite takes at most.
 _ROWS_AT_ONCE: Final = 1000
 #: Seconds for which PostgreSQL goes by the plan of a prepared statement. It makes a new one by itself only when it has
 #: counted a table's rows again, which takes it a minute: a table that was empty would be read as a whole until then.
@@ -73,19 +73,8 @@ def execute_many(statement: str, parameters: Sequence[Sequence[Any]]) -> None:
 
 
 def insert(table: str, columns: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
-    """Insert many rows."""
-    one = f"({', '.join(['%s'] * len(columns))})"
-    into = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "
-    if _database().vendor == "sqlite":
-        # Always the same text, which SQLite has compiled already then.
-        execute_many(into + one, values)
-        return
-    first = 0
-    while first < len(values):
-        # So many at once as a power of two says: few texts, which PostgreSQL has prepared then.
-        chunk = values[first : first + min(1 << ((len(values) - first).bit_length() - 1), _ROWS_AT_ONCE)]
-        execute(into + ", ".join([one] * len(chunk)), [part for row in chunk for part in row])
-        first += len(chunk)
+    """Insert many rows. One by one: always the same text, which the database has compiled already."""
+    execute_many(f"INSERT INTO {table} ({', '.join(columns)}) VALUES {places(columns)}", values)
 
 
 def _database() -> Any:
