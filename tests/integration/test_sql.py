@@ -1,9 +1,13 @@
 """What statements past the ORM promise on both engines, and what PostgreSQL's prepared ones must not cost."""
 
+import time
+from datetime import UTC, datetime
+
 import pytest
 from django.db import IntegrityError, connection
 
 from shepherd.pipelines import sql
+from shepherd.pipelines.models import DeadMessage
 
 _FOUR = "SELECT key FROM things WHERE number IN (%s, %s, %s, %s)"
 #: How often a statement is executed before PostgreSQL thinks of a plan for any values, and some more.
@@ -41,11 +45,11 @@ def test_of_a_transaction_nothing_is_left_when_a_statement_that_returns_nothing_
 def test_within_a_transaction_each_statement_sees_those_before_it() -> None:
     with sql.transaction():
         sql.insert("things", ("number", "key"), [(number, f"key {number}") for number in range(13)])
-        changed = sql.changed("UPDATE things SET number = number + %s WHERE number >= %s", [100, 10])
+        changed = sql.rows("UPDATE things SET number = number + %s WHERE number >= %s RETURNING key", [100, 10])
         sql.execute_many("UPDATE things SET key = %s WHERE number = %s", [("last", 112), ("none", 113)])
         seen = keys()
 
-    assert changed == 3
+    assert sorted(row["key"] for row in changed) == ["key 10", "key 11", "key 12"]
     assert seen == [*(f"key {number}" for number in range(12)), "last"]
     assert keys() == seen
 
@@ -64,6 +68,53 @@ def test_a_transaction_that_is_given_up_leaves_nothing_behind_and_the_next_one_w
         sql.insert("things", ("number", "key"), [(2, "second")])
 
     assert keys() == ["second"]
+
+
+@pytest.mark.usefixtures("database", "things")
+def test_a_change_says_how_many_rows_it_was() -> None:
+    sql.insert("things", ("number", "key"), [(number, f"key {number}") for number in range(13)])
+
+    assert sql.changed("UPDATE things SET number = number + %s WHERE number >= %s", [100, 10]) == 3
+    assert sql.changed("DELETE FROM things WHERE number = %s", [500]) == 0
+
+
+@pytest.mark.usefixtures("postgres_database", "things")
+def test_the_first_fault_is_told_also_when_many_statements_were_prepared_before() -> None:
+    connection.ensure_connection()
+    sql.insert("things", ("number", "key"), [(1, "first"), (2, "second")])
+    for number in range(105):
+        sql.execute_many(f"UPDATE things SET number = number WHERE number = {number} AND key = %s", [("x",)])
+
+    @sql.transaction()
+    def second_becomes_first() -> None:
+        sql.execute_many("UPDATE things SET key = key WHERE key = %s", [("x",)])
+        sql.rows("SELECT 1 AS x")
+        sql.execute_many("UPDATE things SET key = %s WHERE number = %s", [("first", 2)])
+        # Time for the answer to be there when the end is reached.
+        time.sleep(0.01)
+
+    for _ in range(10):
+        with pytest.raises(IntegrityError):
+            second_becomes_first()
+
+
+@pytest.mark.usefixtures("postgres_database")
+def test_what_djangos_own_statements_hold_is_not_kept() -> None:
+    for number in range(3):
+        DeadMessage.objects.create(source="s", reason="x" * 2**20, body=f"{number}", at=datetime.now(UTC))
+    kept = connection.connection._prepared  # psycopg says nowhere else what it keeps
+
+    assert sum(len(text) for text, _ in [*kept._counts, *kept._names]) < 2**16
+
+
+@pytest.mark.usefixtures("postgres_database", "things")
+def test_nothing_is_prepared_where_the_address_says_so() -> None:
+    connection.settings_dict["PREPARED_STATEMENTS"] = False
+    for number in range(_OFTEN):
+        sql.rows(_FOUR, range(4))
+        sql.insert("things", ("number", "key"), [(number, f"key {number}")])
+
+    assert sql.rows("SELECT name FROM pg_prepared_statements") == []
 
 
 @pytest.mark.usefixtures("postgres_database", "things")

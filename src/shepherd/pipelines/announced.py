@@ -41,16 +41,17 @@ def announced(names: Collection[str], *, now: datetime) -> dict[str, Announced]:
     """Return what was announced of each of these names; one that nobody ever announced is left out."""
     if not names:
         return {}
+    wanted = sql.padded(list(names))
     # Not by the ORM: making the statement took 1.0 of the 1.6 ms in which a pipeline is accepted.
     offers = sql.rows(
         f"""SELECT name, context_schema, policy FROM (
                 SELECT o.number, o.name, o.context_schema, o.policy, w.state, w.last_seen_at, ROW_NUMBER() OVER (
                         PARTITION BY o.name ORDER BY w.last_seen_at DESC, o.number DESC) AS place
                 FROM pipelines_offer o JOIN pipelines_workerseen w ON w.number = o.worker_id
-                WHERE o.name IN {sql.places(list(names))}) AS offers
+                WHERE o.name IN {sql.places(wanted)}) AS offers
             WHERE place = 1 OR state = 'serving' AND last_seen_at >= %s
             ORDER BY last_seen_at DESC, number DESC""",
-        [*names, sql.time(now - settings.SHEPHERD.worker_gone_after)],
+        [*wanted, sql.time(now - settings.SHEPHERD.worker_gone_after)],
     )
     schemas: dict[str, dict[str, None]] = {}
     policies: dict[str, str] = {}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from django.db import connection, models
+from django.db import DEFAULT_DB_ALIAS, connection, models
 
 from shepherd.pipelines import sql
 
@@ -15,6 +15,7 @@ def insert(row: models.Model) -> None:
     values = _values(row)
     statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {sql.places(values)} RETURNING number"
     row.pk = sql.rows(statement, values)[0]["number"]
+    row._state.adding, row._state.db = False, DEFAULT_DB_ALIAS  # noqa: SLF001  # Django's own public name
 
 
 def insert_many(rows: Sequence[models.Model]) -> None:

@@ -4,7 +4,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from time import monotonic
@@ -27,6 +27,9 @@ _ROWS_AT_ONCE: Final = 1000
 #: counted a table's rows again, which takes it a minute: a table that was empty would be read as a whole until then.
 _PLANS_LAST_S: Final = 2.0
 
+#: Texts of statements that are known to come again; without their values, and shared by all threads.
+_TEXTS_KEPT: Final = 500
+_ran: set[str] = set()
 #: When each thread, which has a connection of its own, had its plans made, on the monotonic clock.
 _plans = threading.local()
 
@@ -35,15 +38,27 @@ _plans = threading.local()
 def transaction() -> Iterator[None]:
     """Do all or nothing, and let statements be sent before those before them are answered, where that can be.
 
-    On PostgreSQL a fault of a statement that returns nothing is raised by a later one, or at the end.
+    On PostgreSQL a fault of a statement that returns nothing is raised by a later one, or at the end, and nothing says
+    how many rows a statement has changed, the ORM's included: let it return them.
     """
     with django_transaction.atomic():
         database = _database()
         if database.vendor == "sqlite":
             yield
         else:
-            with database.wrap_database_errors, database.connection.pipeline():
+            with database.wrap_database_errors, _first_fault(database), database.connection.pipeline():
                 yield
+
+
+@contextmanager
+def _first_fault(database: Any) -> Iterator[None]:
+    """Raise what went wrong, where psycopg says of a later statement only that it was passed over."""
+    try:
+        yield
+    except database.Database.errors.PipelineAborted as error:
+        if isinstance(error.__context__, database.Database.Error):
+            raise error.__context__ from None
+        raise
 
 
 def rows(statement: str, parameters: Iterable[Any] = ()) -> list[dict[str, Any]]:
@@ -60,9 +75,9 @@ def execute(statement: str, parameters: Iterable[Any] = ()) -> None:
 
 
 def changed(statement: str, parameters: Iterable[Any] = ()) -> int:
-    """Run a statement and return how many rows it changed."""
+    """Run a statement and return how many rows it changed. Not within `transaction`."""
     with _executed(statement, list(parameters)) as cursor:
-        _wait_for_answers()
+        assert cursor.rowcount >= 0
         return int(cursor.rowcount)
 
 
@@ -86,11 +101,13 @@ def _executed(statement: str, parameters: Sequence[Any], *, is_many: bool = Fals
     """Run a statement past Django's cursors, which cost as much as the statement itself, unless somebody watches."""
     database = _database()
     is_watched = database.connection is None or database.queries_logged or database.execute_wrappers
+    is_prepared = not is_watched and database.vendor == "postgresql" and (is_many or _ran_before(statement))
     with database.wrap_database_errors, closing(database.cursor() if is_watched else _bare(database)) as cursor:
         if not is_watched and database.vendor == "sqlite":
             statement = _as_sqlite(statement)
         run = cursor.executemany if is_many else cursor.execute
-        run(statement, parameters)
+        with _preparing(database) if is_prepared else nullcontext():
+            run(statement, parameters)
         yield cursor
 
 
@@ -113,11 +130,28 @@ def _renew_plans(connection: Any) -> None:
         connection.execute("DISCARD PLANS")
 
 
-def _wait_for_answers() -> None:
-    database = _database()
-    if database.vendor == "postgresql" and database.connection.pgconn.pipeline_status:
-        with database.connection.pipeline() as pipeline:
-            pipeline.sync()
+def _ran_before(statement: str) -> bool:
+    """Whether it is worth preparing: texts that come once are many."""
+    if statement in _ran:
+        return True
+    if len(_ran) >= _TEXTS_KEPT:
+        _ran.clear()
+    _ran.add(statement)
+    return False
+
+
+@contextmanager
+def _preparing(database: Any) -> Iterator[None]:
+    """Have a statement prepared, if the database's address doesn't forbid it.
+
+    Only while it is sent: psycopg would keep count of Django's statements, too, whose texts hold all their values.
+    """
+    connection = database.connection
+    connection.prepare_threshold = 0 if database.settings_dict["PREPARED_STATEMENTS"] else None
+    try:
+        yield
+    finally:
+        connection.prepare_threshold = None
 
 
 @lru_cache(maxsize=512)

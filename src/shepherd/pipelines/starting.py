@@ -87,10 +87,11 @@ def _begin(
     now: datetime,
 ) -> Moved:
     numbers = [run["number"] for run in runs]
+    places = sql.padded(numbers)
     sql.execute(
         f"""UPDATE pipelines_run SET status = %s, started_at = %s, prefect_state = %s, prefect_note = %s
-            WHERE number IN {sql.places(numbers)}""",
-        [RunStatus.RUNNING, sql.time(now), *following_state(is_followed), *numbers],
+            WHERE number IN {sql.places(places)}""",
+        [RunStatus.RUNNING, sql.time(now), *following_state(is_followed), *places],
     )
     write_changes(run_changes(numbers, RunStatus.ACCEPTED, RunStatus.RUNNING), at=now)
     _mark_led(runs, led)
@@ -212,19 +213,23 @@ def _mark_project_led(numbers: Sequence[int], names: Collection[str] | None) -> 
     sql.execute(statement, parameters)
 
 
-def _fill_data(numbers: Sequence[int], document: str) -> int:
+def _fill_data(numbers: Sequence[int], document: str) -> bool:
+    """Give the runs that have no data yet this one; return whether there were any."""
     if not numbers:
-        return 0
-    return sql.changed(
-        f"UPDATE pipelines_run SET data = %s WHERE number IN {sql.places(numbers)} AND status = %s AND data IS NULL",
+        return False
+    numbers = sql.padded(numbers)
+    filled = sql.rows(
+        f"""UPDATE pipelines_run SET data = %s WHERE number IN {sql.places(numbers)} AND status = %s AND data IS NULL
+            RETURNING number""",
         [document, *numbers, RunStatus.RUNNING],
     )
+    return bool(filled)
 
 
 def _open_first(data: Mapping[int, str], moved: Moved, now: datetime) -> None:
     """Open the first task of each run in `data`, with its input."""
     if data:
-        numbers = list(data)
+        numbers = sql.padded(list(data))
         first = sql.rows(
             f"{TASKS} WHERE t.position = 0 AND t.run_id IN {sql.places(numbers)} ORDER BY t.number", numbers
         )

@@ -4,14 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from shepherd.errors import ConfigurationError
 from shepherd.pipelines.data_urls import DataSources
-
-#: A statement that ran so often on a connection is prepared there.
-_PREPARED_FROM: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,35 +102,55 @@ def database_settings(url: str) -> dict[str, Any]:
         path = f"/{unquote(parts.path).lstrip('/')}"
         return {"ENGINE": "django.db.backends.sqlite3", "NAME": path, "OPTIONS": options}
     if parts.scheme in {"postgres", "postgresql"}:
-        return {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": unquote(parts.path.lstrip("/")),
-            "USER": unquote(parts.username or ""),
-            "PASSWORD": unquote(parts.password or ""),
-            "HOST": unquote(parts.hostname or ""),
-            "PORT": str(parts.port or ""),
-            "CONN_HEALTH_CHECKS": True,
-            "CONN_MAX_AGE": 60,
-            "OPTIONS": _postgres_options(dict(parse_qsl(parts.query, keep_blank_values=True))),
-        }
+        return _postgres_settings(parts)
     raise ConfigurationError(f"SHEPHERD_DATABASE_URL: {parts.scheme!r} is neither 'sqlite' nor 'postgresql'")
 
 
-def _postgres_options(parameters: dict[str, str]) -> dict[str, Any]:
+def _postgres_settings(parts: SplitResult) -> dict[str, Any]:
+    try:
+        port = parts.port
+    except ValueError:
+        raise ConfigurationError(
+            "SHEPHERD_DATABASE_URL: its port is no number; in a password write / ? # @ as %2F %3F %23 %40"
+        ) from None
+    parameters = {
+        unquote(name): unquote(value)
+        for name, _, value in (each.partition("=") for each in parts.query.split("&") if each)
+    }
     is_prepared = parameters.pop("prepared_statements", "on")
     if is_prepared not in {"on", "off"}:
         raise ConfigurationError(
             f"SHEPHERD_DATABASE_URL: prepared_statements: {is_prepared!r} is neither 'on' nor 'off'"
         )
-    if parameters:
-        # Not at the top: it would be imported at each start, also with SQLite.
-        from psycopg.pq import Conninfo
+    _check_parameters(parameters, has_host=bool(parts.hostname))
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": unquote(parts.hostname or ""),
+        "PORT": str(port or ""),
+        "CONN_HEALTH_CHECKS": True,
+        "CONN_MAX_AGE": 60,
+        "OPTIONS": {"connect_timeout": 5, **parameters},
+        # Read by `pipelines/sql.py`.
+        "PREPARED_STATEMENTS": is_prepared == "on",
+    }
 
-        known = {option.keyword.decode() for option in Conninfo.get_defaults()}
-        if unknown := sorted(parameters.keys() - known):
-            raise ConfigurationError(f"SHEPHERD_DATABASE_URL: PostgreSQL's client has no parameter {unknown[0]!r}")
-    prepare_threshold = _PREPARED_FROM if is_prepared == "on" else None
-    return {"connect_timeout": 5, "prepare_threshold": prepare_threshold, **parameters}
+
+def _check_parameters(parameters: Mapping[str, str], *, has_host: bool) -> None:
+    if not parameters:
+        return
+    # Not at the top: it would be imported at each start, also with SQLite.
+    from psycopg.pq import Conninfo
+
+    said_before = {"user", "password", "port", "dbname", "client_encoding", *(("host",) if has_host else ())}
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    for name in sorted(parameters):
+        if name not in known:
+            raise ConfigurationError(f"SHEPHERD_DATABASE_URL: PostgreSQL's client has no parameter {name!r}")
+        if name in said_before:
+            raise ConfigurationError(f"SHEPHERD_DATABASE_URL: {name!r} can't stand behind the '?'")
 
 
 def _prefect_page(environ: Mapping[str, str]) -> str:

@@ -37,13 +37,15 @@ def test_a_folder_that_is_no_absolute_path_is_refused_by_its_variable(folder: st
 
 def test_what_stands_behind_the_name_of_a_database_goes_to_its_client() -> None:
     plain = database_settings("postgresql://me:secret@db.example:5433/shepherd")
-    given = database_settings("postgresql:///shepherd?host=/run/postgresql&sslmode=require&prepared_statements=off")
+    given = database_settings(
+        "postgresql:///shepherd?host=/run/postgresql&sslmode=require&sslpassword=a+b%26c&prepared_statements=off"
+    )
 
     assert (plain["HOST"], plain["PORT"], plain["NAME"]) == ("db.example", "5433", "shepherd")
     assert plain["OPTIONS"].items() >= {"connect_timeout": 5}.items()
-    assert plain["OPTIONS"]["prepare_threshold"] is not None
-    assert given["OPTIONS"].items() >= {"host": "/run/postgresql", "sslmode": "require"}.items()
-    assert given["OPTIONS"]["prepare_threshold"] is None
+    assert plain["PREPARED_STATEMENTS"]
+    assert given["OPTIONS"].items() >= {"host": "/run/postgresql", "sslmode": "require", "sslpassword": "a+b&c"}.items()
+    assert not given["PREPARED_STATEMENTS"]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,9 @@ def test_what_stands_behind_the_name_of_a_database_goes_to_its_client() -> None:
         ("postgresql://h/n?prepared_statements=maybe", "prepared_statements: 'maybe' is neither"),
         ("sqlite:////srv/a.sqlite3?mode=ro", "takes no parameters"),
         ("mysql://h/n", "'mysql' is neither"),
+        ("postgresql://h/n?dbname=other", "'dbname' can't stand behind"),
+        ("postgresql://h/n?host=other", "'host' can't stand behind"),
+        ("postgresql://me:pass?word@h/n", "its port is no number"),
     ],
 )
 def test_a_database_that_cant_be_used_so_is_refused_with_what_is_wrong(url: str, said: str) -> None:
