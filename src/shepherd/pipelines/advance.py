@@ -93,11 +93,11 @@ def _refuse(tasks: Sequence[tuple[Mapping[str, Any], TaskError]], moved: Moved, 
 def end_runs(numbers: Sequence[int], status: RunStatus, *, now: datetime) -> None:
     if not numbers:
         return
-    places = sql.padded(numbers)
+    padded = sql.padded(numbers)
     sql.execute(
         f"""UPDATE pipelines_run SET status = %s, finished_at = %s
-            WHERE number IN {sql.places(places)} AND status = 'running'""",
-        [status.value, sql.time(now), *places],
+            WHERE number IN {sql.places(padded)} AND status = 'running'""",
+        [status.value, sql.time(now), *padded],
     )
     write_changes(run_changes(numbers, RunStatus.RUNNING, status), at=now)
 

@@ -11,10 +11,7 @@ from shepherd.pipelines import sql
 
 def insert(row: models.Model) -> None:
     """Store a row, and give it the number by which the database calls it."""
-    table, columns = _table(type(row))
-    values = _values(row)
-    statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {sql.places(values)} RETURNING number"
-    row.pk = sql.rows(statement, values)[0]["number"]
+    row.pk = sql.insert_one(*_table(type(row)), _values(row))
     row._state.adding, row._state.db = False, DEFAULT_DB_ALIAS  # noqa: SLF001  # Django's own public name
 
 

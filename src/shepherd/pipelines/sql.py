@@ -4,7 +4,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from time import monotonic
@@ -27,27 +27,39 @@ _ROWS_AT_ONCE: Final = 1000
 #: counted a table's rows again, which takes it a minute: a table that was empty would be read as a whole until then.
 _PLANS_LAST_S: Final = 2.0
 
-#: Texts of statements that are known to come again; without their values, and shared by all threads.
+#: How many texts of statements are remembered that have come once.
 _TEXTS_KEPT: Final = 500
+#: They hold no values, and are shared by all threads.
 _ran: set[str] = set()
-#: When each thread, which has a connection of its own, had its plans made, on the monotonic clock.
-_plans = threading.local()
+#: Of each thread, which has a connection of its own: whether it is within `transaction`, and when its plans were made,
+#: on the monotonic clock.
+_here = threading.local()
 
 
 @contextmanager
 def transaction() -> Iterator[None]:
     """Do all or nothing, and let statements be sent before those before them are answered, where that can be.
 
-    On PostgreSQL a fault of a statement that returns nothing is raised by a later one, or at the end, and nothing says
-    how many rows a statement has changed, the ORM's included: let it return them.
+    On PostgreSQL a fault of a statement that returns nothing is raised by a later one, or at the end; then no savepoint
+    within helps. Nothing says how many rows a statement has changed, the ORM's included: lock and read them first.
     """
-    with django_transaction.atomic():
+    with django_transaction.atomic(), _within_transaction():
         database = _database()
         if database.vendor == "sqlite":
             yield
         else:
             with database.wrap_database_errors, _first_fault(database), database.connection.pipeline():
                 yield
+
+
+@contextmanager
+def _within_transaction() -> Iterator[None]:
+    before = getattr(_here, "is_within_transaction", False)
+    _here.is_within_transaction = True
+    try:
+        yield
+    finally:
+        _here.is_within_transaction = before
 
 
 @contextmanager
@@ -75,9 +87,10 @@ def execute(statement: str, parameters: Iterable[Any] = ()) -> None:
 
 
 def changed(statement: str, parameters: Iterable[Any] = ()) -> int:
-    """Run a statement and return how many rows it changed. Not within `transaction`."""
+    """Run a statement and return how many rows it changed. Not within `transaction`, which doesn't wait for that."""
+    if getattr(_here, "is_within_transaction", False):
+        raise django_transaction.TransactionManagementError("how many rows were changed isn't known here")
     with _executed(statement, list(parameters)) as cursor:
-        assert cursor.rowcount >= 0
         return int(cursor.rowcount)
 
 
@@ -89,7 +102,16 @@ def execute_many(statement: str, parameters: Sequence[Sequence[Any]]) -> None:
 
 def insert(table: str, columns: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
     """Insert many rows. One by one: always the same text, which the database has compiled already."""
-    execute_many(f"INSERT INTO {table} ({', '.join(columns)}) VALUES {places(columns)}", values)
+    execute_many(_insert(table, columns), values)
+
+
+def insert_one(table: str, columns: Sequence[str], values: Sequence[Any]) -> int:
+    """Insert a row and return its number."""
+    return int(rows(f"{_insert(table, columns)} RETURNING number", values)[0]["number"])
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {places(columns)}"
 
 
 def _database() -> Any:
@@ -101,13 +123,15 @@ def _executed(statement: str, parameters: Sequence[Any], *, is_many: bool = Fals
     """Run a statement past Django's cursors, which cost as much as the statement itself, unless somebody watches."""
     database = _database()
     is_watched = database.connection is None or database.queries_logged or database.execute_wrappers
-    is_prepared = not is_watched and database.vendor == "postgresql" and (is_many or _ran_before(statement))
     with database.wrap_database_errors, closing(database.cursor() if is_watched else _bare(database)) as cursor:
-        if not is_watched and database.vendor == "sqlite":
-            statement = _as_sqlite(statement)
         run = cursor.executemany if is_many else cursor.execute
-        with _preparing(database) if is_prepared else nullcontext():
+        if is_watched:
             run(statement, parameters)
+        elif database.vendor == "sqlite":
+            run(_as_sqlite(statement), parameters)
+        else:
+            with _first_fault(database), _preparing(database, is_worth_it=is_many or _ran_before(statement)):
+                run(statement, parameters)
         yield cursor
 
 
@@ -116,17 +140,18 @@ def _bare(database: Any) -> Any:
     if database.vendor == "sqlite":
         # Django's own class only turns `%s` into `?`, at each call anew.
         return database.connection.cursor(sqlite3.Cursor)
-    _renew_plans(database.connection)
+    if database.settings_dict["PREPARED_STATEMENTS"]:
+        _renew_plans(database.connection)
     # Django's own puts the values into the text, so that nothing can be prepared.
     return database.Database.Cursor(database.connection)
 
 
 def _renew_plans(connection: Any) -> None:
     now = monotonic()
-    if not hasattr(_plans, "made_at"):
-        _plans.made_at = now
-    if now - _plans.made_at > _PLANS_LAST_S:
-        _plans.made_at = now
+    if not hasattr(_here, "plans_made_at"):
+        _here.plans_made_at = now
+    if now - _here.plans_made_at > _PLANS_LAST_S:
+        _here.plans_made_at = now
         connection.execute("DISCARD PLANS")
 
 
@@ -141,13 +166,13 @@ def _ran_before(statement: str) -> bool:
 
 
 @contextmanager
-def _preparing(database: Any) -> Iterator[None]:
-    """Have a statement prepared, if the database's address doesn't forbid it.
+def _preparing(database: Any, *, is_worth_it: bool) -> Iterator[None]:
+    """Have a statement prepared where that is worth it, and the database's address doesn't forbid it.
 
     Only while it is sent: psycopg would keep count of Django's statements, too, whose texts hold all their values.
     """
     connection = database.connection
-    connection.prepare_threshold = 0 if database.settings_dict["PREPARED_STATEMENTS"] else None
+    connection.prepare_threshold = 0 if is_worth_it and database.settings_dict["PREPARED_STATEMENTS"] else None
     try:
         yield
     finally:

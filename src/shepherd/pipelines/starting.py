@@ -87,11 +87,11 @@ def _begin(
     now: datetime,
 ) -> Moved:
     numbers = [run["number"] for run in runs]
-    places = sql.padded(numbers)
+    padded = sql.padded(numbers)
     sql.execute(
         f"""UPDATE pipelines_run SET status = %s, started_at = %s, prefect_state = %s, prefect_note = %s
-            WHERE number IN {sql.places(places)}""",
-        [RunStatus.RUNNING, sql.time(now), *following_state(is_followed), *places],
+            WHERE number IN {sql.places(padded)}""",
+        [RunStatus.RUNNING, sql.time(now), *following_state(is_followed), *padded],
     )
     write_changes(run_changes(numbers, RunStatus.ACCEPTED, RunStatus.RUNNING), at=now)
     _mark_led(runs, led)
@@ -113,8 +113,13 @@ def set_data(run_number: int, data: Value, *, now: datetime) -> Moved:
     """Give a run the input of its first task, and open that task's attempt. A second call changes nothing."""
     moved = Moved()
     with sql.transaction():
-        document = sql.document(data)
-        if _fill_data([run_number], document):
+        lacking = sql.rows(
+            f"SELECT number FROM pipelines_run WHERE number = %s AND status = %s AND data IS NULL {sql.for_update()}",
+            [run_number, RunStatus.RUNNING],
+        )
+        if lacking:
+            document = sql.document(data)
+            _fill_data([run_number], document)
             _open_first({run_number: document}, moved, now)
     return moved
 
@@ -213,17 +218,10 @@ def _mark_project_led(numbers: Sequence[int], names: Collection[str] | None) -> 
     sql.execute(statement, parameters)
 
 
-def _fill_data(numbers: Sequence[int], document: str) -> bool:
-    """Give the runs that have no data yet this one; return whether there were any."""
-    if not numbers:
-        return False
-    numbers = sql.padded(numbers)
-    filled = sql.rows(
-        f"""UPDATE pipelines_run SET data = %s WHERE number IN {sql.places(numbers)} AND status = %s AND data IS NULL
-            RETURNING number""",
-        [document, *numbers, RunStatus.RUNNING],
-    )
-    return bool(filled)
+def _fill_data(numbers: Sequence[int], document: str) -> None:
+    if numbers:
+        numbers = sql.padded(numbers)
+        sql.execute(f"UPDATE pipelines_run SET data = %s WHERE number IN {sql.places(numbers)}", [document, *numbers])
 
 
 def _open_first(data: Mapping[int, str], moved: Moved, now: datetime) -> None:

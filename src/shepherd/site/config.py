@@ -1,14 +1,19 @@
 """The server's settings, read once from the environment: the composition root's own input."""
 
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Any, Final
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from shepherd.errors import ConfigurationError
 from shepherd.pipelines.data_urls import DataSources
+
+#: The first that returns what it stores.
+_OLDEST_SQLITE: Final = (3, 35, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +61,7 @@ class ServerConfig:
             broker_url=environ.get("SHEPHERD_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/"),
             broker_ctl=environ.get("SHEPHERD_BROKER_CTL", ""),
             broker_management_url=_web_url(environ, "SHEPHERD_BROKER_MANAGEMENT_URL"),
-            database_url=environ.get("SHEPHERD_DATABASE_URL", f"sqlite:///{data / 'shepherd.sqlite3'}"),
+            database_url=environ.get("SHEPHERD_DATABASE_URL", f"sqlite:///{quote(str(data / 'shepherd.sqlite3'))}"),
             store_url=environ.get("SHEPHERD_STORE", (data / "store").as_uri()),
             projects_folder=Path(environ.get("SHEPHERD_PROJECTS", folder / "projects")),
             is_prefect_on=_switch(environ, "SHEPHERD_PREFECT", default=True),
@@ -80,49 +85,62 @@ class ServerConfig:
 
 
 def database_settings(url: str) -> dict[str, Any]:
-    """Return Django's settings for `sqlite:///path` or `postgresql://user:password@host:port/name?parameter=value`.
+    """Return Django's settings for `sqlite:////path` or `postgresql://user:password@host:port/name?parameter=value`.
 
     The parameters are those of PostgreSQL's client, as `sslmode`, and `prepared_statements`, which may be off.
 
     Raises:
-        ConfigurationError: It is neither, or there is no such parameter.
+        ConfigurationError: It is neither, something in it has no meaning or can't be told apart, or this machine's
+            SQLite is too old. No password stands in the text.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise _unclear("host and port can't be read") from None
+    if parts.fragment:
+        raise _unclear("there is a '#' in it")
     if parts.scheme == "sqlite":
-        if parts.query:
-            raise ConfigurationError("SHEPHERD_DATABASE_URL: SQLite takes no parameters; write a '?' in a path as %3F")
-        # WAL lets readers go on beside the one writer; IMMEDIATE, since a transaction that reads first and writes
-        # later fails at once when another one wrote in between; FULL, since an accepted run survives a power cut.
-        options = {
-            "transaction_mode": "IMMEDIATE",
-            "timeout": 5,
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
-        }
-        # The fourth slash of `sqlite:////path` begins the path; the third one is the URL's.
-        path = f"/{unquote(parts.path).lstrip('/')}"
-        return {"ENGINE": "django.db.backends.sqlite3", "NAME": path, "OPTIONS": options}
+        return _sqlite_settings(parts)
     if parts.scheme in {"postgres", "postgresql"}:
-        return _postgres_settings(parts)
+        return _postgres_settings(parts, port=port)
     raise ConfigurationError(f"SHEPHERD_DATABASE_URL: {parts.scheme!r} is neither 'sqlite' nor 'postgresql'")
 
 
-def _postgres_settings(parts: SplitResult) -> dict[str, Any]:
-    try:
-        port = parts.port
-    except ValueError:
+def _unclear(what: str) -> ConfigurationError:
+    remedy = "in user, password and path write / ? # @ [ ] % as %2F %3F %23 %40 %5B %5D %25"
+    return ConfigurationError(f"SHEPHERD_DATABASE_URL: {what}; {remedy}")
+
+
+def _sqlite_settings(parts: SplitResult) -> dict[str, Any]:
+    if parts.netloc or parts.query:
         raise ConfigurationError(
-            "SHEPHERD_DATABASE_URL: its port is no number; in a password write / ? # @ as %2F %3F %23 %40"
-        ) from None
-    parameters = {
-        unquote(name): unquote(value)
-        for name, _, value in (each.partition("=") for each in parts.query.split("&") if each)
+            "SHEPHERD_DATABASE_URL: SQLite takes an absolute path only, behind 'sqlite:////'; write ? in it as %3F"
+        )
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        oldest = ".".join(map(str, _OLDEST_SQLITE))
+        raise ConfigurationError(
+            f"SHEPHERD_DATABASE_URL: SQLite is {sqlite3.sqlite_version} here, and has to be {oldest} or later"
+        )
+    # WAL lets readers go on beside the one writer; IMMEDIATE, since a transaction that reads first and writes later
+    # fails at once when another one wrote in between; FULL, since an accepted run survives a power cut.
+    options = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 5,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
     }
+    # The fourth slash of `sqlite:////path` begins the path; the third one is the URL's.
+    path = f"/{unquote(parts.path).lstrip('/')}"
+    return {"ENGINE": "django.db.backends.sqlite3", "NAME": path, "OPTIONS": options}
+
+
+def _postgres_settings(parts: SplitResult, *, port: int | None) -> dict[str, Any]:
+    if "@" in parts.path + parts.query:
+        raise _unclear("there is an '@' behind the host")
+    parameters = _parameters(parts.query, has_host=bool(parts.hostname))
     is_prepared = parameters.pop("prepared_statements", "on")
     if is_prepared not in {"on", "off"}:
-        raise ConfigurationError(
-            f"SHEPHERD_DATABASE_URL: prepared_statements: {is_prepared!r} is neither 'on' nor 'off'"
-        )
-    _check_parameters(parameters, has_host=bool(parts.hostname))
+        raise ConfigurationError("SHEPHERD_DATABASE_URL: prepared_statements is neither 'on' nor 'off'")
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
@@ -138,19 +156,28 @@ def _postgres_settings(parts: SplitResult) -> dict[str, Any]:
     }
 
 
-def _check_parameters(parameters: Mapping[str, str], *, has_host: bool) -> None:
-    if not parameters:
-        return
+def _parameters(query: str, *, has_host: bool) -> dict[str, str]:
+    if not query:
+        return {}
     # Not at the top: it would be imported at each start, also with SQLite.
     from psycopg.pq import Conninfo
 
-    said_before = {"user", "password", "port", "dbname", "client_encoding", *(("host",) if has_host else ())}
-    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
-    for name in sorted(parameters):
+    stand_before = {"user", "password", "port", "dbname", "client_encoding", *(("host",) if has_host else ())}
+    known = {"prepared_statements", *(option.keyword.decode() for option in Conninfo.get_defaults())}
+    parameters: dict[str, str] = {}
+    for name, _, value in (each.partition("=") for each in query.split("&")):
         if name not in known:
-            raise ConfigurationError(f"SHEPHERD_DATABASE_URL: PostgreSQL's client has no parameter {name!r}")
-        if name in said_before:
-            raise ConfigurationError(f"SHEPHERD_DATABASE_URL: {name!r} can't stand behind the '?'")
+            # Not what it says: that may be a part of a password.
+            like = get_close_matches(name, known, 1)
+            hint = f", as {like[0]} would be" if like else ""
+            raise _unclear(f"what stands behind the '?' is no parameter of PostgreSQL's client{hint}")
+        if name in stand_before or name in parameters:
+            raise ConfigurationError(
+                f"SHEPHERD_DATABASE_URL: {name} may stand once, and before the '?' where that has a place for it, as "
+                "in postgresql://user:password@host:port/name"
+            )
+        parameters[name] = unquote(value)
+    return parameters
 
 
 def _prefect_page(environ: Mapping[str, str]) -> str:

@@ -99,8 +99,6 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": "INFO"},
     "loggers": {
         "django.request": {"level": "ERROR"},
-        # Of what goes wrong in a pipeline of statements it warns beside raising it.
-        "psycopg": {"level": "ERROR"},
         # A line for each call that Prefect's client makes.
         "httpx": {"level": "WARNING"},
     },

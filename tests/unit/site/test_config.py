@@ -51,13 +51,22 @@ def test_what_stands_behind_the_name_of_a_database_goes_to_its_client() -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql://h/n?sslmod=require", "no parameter 'sslmod'"),
-        ("postgresql://h/n?prepared_statements=maybe", "prepared_statements: 'maybe' is neither"),
-        ("sqlite:////srv/a.sqlite3?mode=ro", "takes no parameters"),
+        ("postgresql://h/n?sslmod=require", "as sslmode would be"),
+        ("postgresql://h/n?sslmode=verify-full&sslmode=disable", "sslmode may stand once"),
+        ("postgresql://h/n?prepared_statements=maybe", "neither 'on' nor 'off'"),
+        ("sqlite:////srv/a.sqlite3?mode=ro", "an absolute path only"),
+        ("sqlite:////srv/a#1.sqlite3", "a '#' in it"),
+        ("sqlite://srv/a.sqlite3", "an absolute path only"),
         ("mysql://h/n", "'mysql' is neither"),
-        ("postgresql://h/n?dbname=other", "'dbname' can't stand behind"),
-        ("postgresql://h/n?host=other", "'host' can't stand behind"),
-        ("postgresql://me:pass?word@h/n", "its port is no number"),
+        ("postgresql://h/n?dbname=other", "dbname may stand once, and before the '?'"),
+        ("postgresql://h/n?host=other", "host may stand once, and before the '?'"),
+        ("postgresql://me:secret?word@h/n", "write / ? # @"),
+        ("postgresql://me:12?secret@h/n", "write / ? # @"),
+        ("postgresql://me:12/secret@h/n", "write / ? # @"),
+        ("postgresql://me:12#secret@h/n", "write / ? # @"),
+        ("postgresql://me:secret\u2100@h/n", "write / ? # @"),
+        ("postgresql://me:se[cret@h/n", "write / ? # @"),
+        ("postgresql://h/n?sslpassword=a&secret", "write / ? # @"),
     ],
 )
 def test_a_database_that_cant_be_used_so_is_refused_with_what_is_wrong(url: str, said: str) -> None:
@@ -65,3 +74,19 @@ def test_a_database_that_cant_be_used_so_is_refused_with_what_is_wrong(url: str,
         database_settings(url)
 
     assert said in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_path_of_sqlite_may_have_any_characters() -> None:
+    plain = ServerConfig.from_env({}, folder=Path("/home/me@office/50% #1?"))
+
+    assert database_settings(plain.database_url)["NAME"] == "/home/me@office/50% #1?/.shepherd/shepherd.sqlite3"
+    assert database_settings("sqlite:////home/me@office/a.sqlite3")["NAME"] == "/home/me@office/a.sqlite3"
+
+
+def test_a_sqlite_that_is_too_old_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 34, 1))
+    monkeypatch.setattr("sqlite3.sqlite_version", "3.34.1")
+
+    with pytest.raises(ConfigurationError, match=r"SQLite is 3\.34\.1 here, and has to be 3\.35\.0 or later"):
+        database_settings("sqlite:////srv/a.sqlite3")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from shepherd.errors import ConfigurationError
 
@@ -47,7 +48,7 @@ class LocalConfig:
             broker_port=_port(environ, "SHEPHERD_BROKER_PORT", 5682),
             prefect_port=_port(environ, "SHEPHERD_PREFECT_PORT", 4210),
             broker_url=environ.get("SHEPHERD_BROKER_URL", ""),
-            database_url=environ.get("SHEPHERD_DATABASE_URL") or f"sqlite:///{home / 'shepherd.sqlite3'}",
+            database_url=environ.get("SHEPHERD_DATABASE_URL") or f"sqlite:///{quote(str(home / 'shepherd.sqlite3'))}",
             prefect_api_url=environ.get("PREFECT_API_URL", ""),
             store_url=environ.get("SHEPHERD_STORE") or (home / "store").as_uri(),
             projects_folder=Path(environ.get("SHEPHERD_PROJECTS") or root / "projects").absolute(),
