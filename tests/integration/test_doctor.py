@@ -132,13 +132,20 @@ def test_a_guest_that_may_come_from_anywhere_is_an_error(neglected_node: BrokerN
 def test_what_stalls_work_ends_with_1(own_broker_node: BrokerNode, config: ServerConfig) -> None:
     odd = QueueSpec(name=task_queue("odd"), arguments={"x-queue-type": "classic"})
     _declare(own_broker_node.url, odd)
-    own_broker_node.ctl("set_vm_memory_high_watermark", "0.000001")
-    own_broker_node.ctl("set_policy", "ttl", "^shepherd", '{"message-ttl":1000}', "--priority", "9")
-    own_broker_node.ctl("eval", "application:set_env(rabbit, max_message_size, 1000).")
-    facts = RabbitmqctlFacts([str(own_broker_node.ctl_file)])
-    wait_until(lambda: facts.read(vhost="/").alarms, timeout_s=20, what="the alarm")
+    try:
+        own_broker_node.ctl("set_vm_memory_high_watermark", "0.000001")
+        own_broker_node.ctl("set_policy", "ttl", "^shepherd", '{"message-ttl":1000}', "--priority", "9")
+        own_broker_node.ctl("eval", "application:set_env(rabbit, max_message_size, 1000).")
+        facts = RabbitmqctlFacts([str(own_broker_node.ctl_file)])
+        wait_until(lambda: facts.read(vhost="/").alarms, timeout_s=20, what="the alarm")
 
-    found = examine(look(of(own_broker_node, config)))
+        found = examine(look(of(own_broker_node, config)))
+    finally:
+        own_broker_node.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
+        own_broker_node.ctl("set_policy", "ttl", "^none$", '{"message-ttl":1000}')
+        own_broker_node.ctl("clear_policy", "ttl")
+        own_broker_node.ctl("eval", "application:set_env(rabbit, max_message_size, 134217728).")
+        own_broker_node.ctl("delete_queue", odd.name)
 
     broken = {"alarms", "arguments", "policies", "message size", "task publisher"}
     assert {check for check, level in levels(found).items() if level is Level.ERROR} == broken
@@ -146,10 +153,6 @@ def test_what_stalls_work_ends_with_1(own_broker_node: BrokerNode, config: Serve
     assert "memory on" in told(found, "alarms")
     assert "x-queue-type is 'classic', not 'quorum'" in told(found, "arguments")
     assert "clear_policy -p / ttl" in told(found, "policies")
-    own_broker_node.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
-    own_broker_node.ctl("clear_policy", "ttl")
-    own_broker_node.ctl("eval", "application:set_env(rabbit, max_message_size, 134217728).")
-    own_broker_node.ctl("delete_queue", odd.name)
 
 
 def test_a_standing_queue_with_other_arguments_is_named_with_the_argument(
