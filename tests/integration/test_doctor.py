@@ -142,6 +142,7 @@ def test_what_stalls_work_ends_with_1(own_broker_node: BrokerNode, config: Serve
         found = examine(look(of(own_broker_node, config)))
     finally:
         own_broker_node.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
+        # There may be none yet, which `clear_policy` refuses.
         own_broker_node.ctl("set_policy", "ttl", "^none$", '{"message-ttl":1000}')
         own_broker_node.ctl("clear_policy", "ttl")
         own_broker_node.ctl("eval", "application:set_env(rabbit, max_message_size, 134217728).")

@@ -31,9 +31,18 @@ _PLANS_LAST_S: Final = 2.0
 _TEXTS_KEPT: Final = 500
 #: They hold no values, and are shared by all threads.
 _ran: set[str] = set()
-#: Of each thread, which has a connection of its own: whether it is within `transaction`, and when its plans were made,
-#: on the monotonic clock.
-_here = threading.local()
+
+
+class _Here(threading.local):
+    """What is so in one thread, which has a connection of its own."""
+
+    def __init__(self) -> None:
+        self.is_within_transaction = False
+        #: By the monotonic clock.
+        self.plans_made_at = monotonic()
+
+
+_here = _Here()
 
 
 @contextmanager
@@ -54,7 +63,7 @@ def transaction() -> Iterator[None]:
 
 @contextmanager
 def _within_transaction() -> Iterator[None]:
-    before = getattr(_here, "is_within_transaction", False)
+    before = _here.is_within_transaction
     _here.is_within_transaction = True
     try:
         yield
@@ -88,7 +97,7 @@ def execute(statement: str, parameters: Iterable[Any] = ()) -> None:
 
 def changed(statement: str, parameters: Iterable[Any] = ()) -> int:
     """Run a statement and return how many rows it changed. Not within `transaction`, which doesn't wait for that."""
-    if getattr(_here, "is_within_transaction", False):
+    if _here.is_within_transaction:
         raise django_transaction.TransactionManagementError("how many rows were changed isn't known here")
     with _executed(statement, list(parameters)) as cursor:
         return int(cursor.rowcount)
@@ -148,8 +157,6 @@ def _bare(database: Any) -> Any:
 
 def _renew_plans(connection: Any) -> None:
     now = monotonic()
-    if not hasattr(_here, "plans_made_at"):
-        _here.plans_made_at = now
     if now - _here.plans_made_at > _PLANS_LAST_S:
         _here.plans_made_at = now
         connection.execute("DISCARD PLANS")
